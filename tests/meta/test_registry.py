@@ -1,0 +1,64 @@
+"""The registry, the headers and the README say the same."""
+
+import inspect
+import re
+import sys
+
+import pytest
+
+from ref.families import FAMILIES
+from ref.spec import UnknownId, all_specs, get, id_of, load_laws, spec
+from ref.spec.registry import _modules
+
+load_laws()
+SPECS = all_specs()
+each_spec = pytest.mark.parametrize("spec", SPECS, ids=[s.id for s in SPECS])
+LABEL = re.compile(r"\b(L\d+) (\w+)")
+
+
+@each_spec
+def test_labels_match_the_laws_both_ways(spec):
+    header = inspect.getdoc(sys.modules[spec.module])
+    section = re.search(r"^Laws.*?\n((?:\s{2,}.*\n?|\n)*)", header, re.M)
+    assert section, f"the header of {spec.module} has no Laws section"
+    written = dict(LABEL.findall(section[0]))
+    shared = [s for s in SPECS if s.module == spec.module]
+    laws = {f"{x.label}": x.name for s in shared for x in s.laws.values()}
+    assert written == laws
+
+
+@each_spec
+def test_lookup_inverts_naming(spec):
+    assert get(spec.id) is spec
+    assert id_of(spec.function) == spec.id
+    assert spec.family in FAMILIES
+
+
+def test_an_unknown_id_names_the_nearest():
+    with pytest.raises(UnknownId, match="attention.sdpa"):
+        get("attention.spda")
+
+
+def test_an_id_is_taken_once():
+    with pytest.raises(ValueError, match="attention.sdpa.*taken"):
+        spec("attention.sdpa", "x[n] -> [n]")(get("attention.sdpa").function)
+
+
+def test_every_public_function_of_a_family_is_registered():
+    """A module of a family either registers an algorithm, or says that it is a part (`rules`)."""
+    registered = {s.module for s in SPECS}
+    parts = {"ref.attention.rules"}
+    bare = {m for m in _modules() if not m.endswith("_laws")} - registered - parts
+    assert not bare
+
+
+def test_laws_stand_beside_their_algorithm():
+    for s in SPECS:
+        assert all(x.run.__module__ == f"{s.module}_laws" for x in s.laws.values())
+
+
+@each_spec
+def test_the_docstring_is_complete(spec):
+    doc = inspect.getdoc(spec.function) or ""
+    for section in ("Parameters\n", "Returns\n", "Raises\n", "Complexity: ", ">>> "):
+        assert section in doc, f"{spec.id}: no {section.strip()!r} in the docstring"
