@@ -1,0 +1,272 @@
+"""An implementation as a law sees it: NumPy cases in, NumPy results out, every call guarded.
+
+Guards, at each call: the inputs are untouched; shapes and dtypes are the signature's; no NaN (and no
+infinity, unless lawful) comes of finite inputs; the output shares no memory with an input or with an
+earlier output. A broken guard is a broken law.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import autodiff
+import backends
+from ref.conform.expect import LawBroken
+from ref.spec.signature import kind_of
+
+
+class Target(NamedTuple):
+    """What is judged: a function over arrays and, where it has one, its vjp.
+
+    `vjp(g, *args, **options)` returns {name: cotangent} or a tuple in the order of the spec's `grads`; with
+    `differentiable` the function takes `autodiff` Tensors instead. `foreign` functions get rules as arrays;
+    `lacks` are the options that the function does not take.
+    """
+
+    name: str
+    function: Any
+    vjp: Any = None
+    differentiable: bool = True
+    foreign: bool = False
+    lacks: tuple = ()
+
+    def offers(self, need):
+        """Whether it can give "vjp", "jvp" or "hvp"."""
+        return self.differentiable or (need == "vjp" and self.vjp is not None)
+
+
+@contextlib.contextmanager
+def _judged():
+    """What the target raises is a broken law; what a law or the runner raises is an error of ours."""
+    try:
+        yield
+    except NotOffered:
+        raise
+    except Exception as error:
+        raise LawBroken(f"raised {type(error).__name__}: {error}") from error
+
+
+class NotOffered(Exception):
+    """A law asked for what the target does not have."""
+
+
+class Impl:
+    """Calls a target on cases; one instance serves one run of one law."""
+
+    def __init__(self, spec, target, *, backend="numpy", form="fused", dtype="float64", guarded=True):
+        self.spec, self.target, self.form = spec, target, form
+        self.backend, self.dtype, self.guarded = backends.get(backend), np.dtype(dtype), guarded
+        self._earlier: list = []
+
+    def __call__(self, c):
+        """The function's result on case `c`: arrays (or a tree of them) in NumPy."""
+        fields = self._fields(c)
+        before = _snapshot(fields)
+        args = [fields[n] for n in c.args]
+        options = {n: fields[n] for n in c.options if n in fields}
+        with autodiff.forms(self.form), _judged():
+            raw = self.target.function(*args, **options)
+        if self.guarded:
+            self._guard_untouched(fields, before)
+            self._guard_fresh(raw, fields)
+        out = self._back(raw)
+        if self.guarded:
+            self._guard_output(out, c)
+        return out
+
+    def vjp(self, c, g):
+        """{name: cotangent} of the case's gradient arguments under the output cotangent `g`."""
+        names = [n for n in self.spec.grads if n in c and c[n] is not None]
+        fields = self._fields(c)
+        g = _map(lambda a: self._carry(np.asarray(a, self.dtype), c), g)
+        before = _snapshot(fields)
+        with autodiff.forms(self.form), _judged():
+            if self.target.vjp is not None:
+                args = [fields[n] for n in c.args]
+                found = self.target.vjp(g, *args, **{n: fields[n] for n in c.options if n in fields})
+                found = found if isinstance(found, dict) else dict(zip(self.spec.grads, found, strict=False))
+            else:
+                self._require_differentiable("vjp")
+                _, pull = autodiff.vjp(self._closure(c, fields, names), *(fields[n] for n in names))
+                found = dict(zip(names, pull(g), strict=True))
+        if self.guarded:
+            self._guard_untouched(fields, before)
+        out = {n: self._back(found[n]) for n in names}
+        if self.guarded:
+            for n in names:
+                _guard_shape(f"gradient of {n}", out[n], c[n].shape, self.dtype, self.spec.id)
+        return out
+
+    def jvp(self, c, tangents):
+        """The output tangent under {name: tangent}."""
+        self._require_differentiable("jvp")
+        names = list(tangents)
+        fields = self._fields(c)
+        directions = [self._carry(np.asarray(tangents[n], self.dtype), c) for n in names]
+        with autodiff.forms(self.form), _judged():
+            primals = [fields[n] for n in names]
+            _, out = autodiff.jvp(self._closure(c, fields, names), primals, directions)
+        return self._back(out)
+
+    def _fields(self, c):
+        """What the target is called with, carried over; an option it lacks must be None and is left out."""
+        fields = c.call_fields()
+        for name in self.target.lacks:
+            if fields.pop(name, None) is not None:
+                raise NotOffered(name)
+        return {n: self._carry(v, c) for n, v in fields.items()}
+
+    def _require_differentiable(self, need):
+        if not self.target.differentiable:
+            raise NotOffered(need)
+
+    def _closure(self, c, fields, names):
+        def call(*values):
+            given = {**fields, **dict(zip(names, values, strict=True))}
+            args = [given[n] for n in c.args]
+            return self.target.function(*args, **{n: given[n] for n in c.options if n in given})
+
+        return call
+
+    def _carry(self, value, c):
+        if isinstance(value, np.ndarray):
+            same = self.backend.name == "numpy"
+            return value if same else self.backend.from_numpy(np.ascontiguousarray(value))
+        if hasattr(value, "tile") and self.target.foreign:
+            return np.array(value.tile(np, np.arange(c.T), np.arange(c.S), c.T, c.S))
+        return _map(lambda v: self._carry(v, c), value) if _is_tree(value) else value
+
+    def _back(self, value):
+        if _is_tree(value):
+            return _map(self._back, value)
+        if autodiff.is_tensor(value):
+            value = autodiff.raw(value)
+        if isinstance(value, np.ndarray | np.generic):
+            return np.asarray(value)
+        if isinstance(value, self.backend.array_class):
+            return self.backend.to_numpy(value)
+        return np.asarray(value) if hasattr(value, "shape") else value
+
+    def _guard_untouched(self, fields, before):
+        for name, array, old in before:
+            new = np.asarray(self._back(array))
+            if old.tobytes() != new.tobytes():
+                raise LawBroken(f"guard: the input {name} was changed in place")
+
+    def _guard_fresh(self, raw, fields):
+        outs = [a for a in leaves(raw) if isinstance(a, np.ndarray) and a.size]
+        for out in outs:
+            for name, value in fields.items():
+                for leaf in leaves(value):
+                    if isinstance(leaf, np.ndarray) and np.may_share_memory(out, leaf):
+                        raise LawBroken(f"guard: the output shares memory with the input {name}")
+            for old, copy in self._earlier:
+                if out is old or np.may_share_memory(out, old):
+                    raise LawBroken("guard: the output is an earlier call's output")
+                if old.tobytes() != copy.tobytes():
+                    raise LawBroken("guard: an earlier call's output was changed")
+        self._earlier = (self._earlier + [(o, o.copy()) for o in outs])[-4:]
+
+    def _guard_output(self, out, c):
+        entries, outs = self.spec.signature.outputs, [out]
+        if len(entries) > 1:
+            if not isinstance(out, tuple) or len(out) != len(entries):
+                raise LawBroken(f"guard: {len(entries)} outputs wanted, got {type(out).__name__}")
+            outs = list(out)
+        clean = not any(_has_nonfinite(v) for v in leaves(list(c.call_fields().values())))
+        for entry, leaf in zip(entries, outs, strict=True):
+            label = f"output {entry.name}".strip()
+            if entry.kind == "tree":
+                continue
+            dtype = self.dtype if entry.kind == "float" else None
+            _guard_shape(label, leaf, entry.shape(_sizes(self.spec, c)), dtype, self.spec.id)
+            if entry.kind not in ("float", "any") and kind_of(leaf.dtype) != entry.kind:
+                raise LawBroken(f"guard: {label} has dtype {leaf.dtype}, wanted {entry.kind}")
+            if clean and leaf.dtype.kind == "f":
+                if np.isnan(leaf).any():
+                    raise LawBroken(f"guard: {label} has NaN, and no input had")
+                if not self.spec.infinite and not np.isfinite(leaf).all():
+                    raise LawBroken(f"guard: {label} has an infinity, and no input had")
+
+
+def _sizes(spec, c):
+    """Axis sizes read off the arrays of the case (a replaced array may have changed them)."""
+    sizes = {n: c[n] for e in (*spec.signature.inputs, *spec.signature.outputs)
+             for n in (a.lstrip("*") for a in e.axes) if n in c}
+    for entry in spec.signature.inputs:
+        value = c[entry.name] if entry.name in c else None
+        if isinstance(value, np.ndarray):
+            fixed = [a for a in entry.axes if not a.startswith("*")]
+            split = value.ndim - len(fixed)
+            sizes.update(zip(fixed, value.shape[split:], strict=True))
+            if len(fixed) < len(entry.axes):
+                sizes[entry.axes[0][1:]] = value.shape[:split]
+    return sizes
+
+
+def _guard_shape(label, array, shape, dtype, id):
+    if not isinstance(array, np.ndarray):
+        raise LawBroken(f"guard: {label} is a {type(array).__name__}, wanted an array")
+    if array.shape != tuple(shape):
+        raise LawBroken(f"guard: {label} has shape {array.shape}, wanted {tuple(shape)}")
+    if dtype is not None and array.dtype != dtype:
+        raise LawBroken(f"guard: {label} has dtype {array.dtype}, wanted {dtype}")
+
+
+def _has_nonfinite(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all()
+
+
+def _is_tree(value):
+    return isinstance(value, tuple | list | dict)
+
+
+def _map(f, tree):
+    if isinstance(tree, dict):
+        return {k: _map(f, v) for k, v in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_map(f, v) for v in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(_map(f, v) for v in tree)
+    return tree if tree is None else f(tree)
+
+
+def leaves(tree):
+    """The leaves of a tree of tuples, lists and dicts."""
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, tuple | list):
+        return [leaf for item in tree for leaf in leaves(item)]
+    return [tree]
+
+
+def _snapshot(fields):
+    return [
+        (name, leaf, np.asarray(leaf).copy())
+        for name, value in fields.items()
+        for leaf in leaves(value)
+        if hasattr(leaf, "shape") and isinstance(leaf, np.ndarray)
+    ]
+
+
+def own(spec):
+    """The project's own implementation of a spec as a Target."""
+    return Target(spec.id, spec.function)
+
+
+def of_mutant(mutant):
+    """A mutant as a Target; it is plain NumPy, so it has gradients only where it brings a vjp."""
+    return Target(mutant.name, mutant.function, mutant.vjp, differentiable=False)
+
+
+def accepts(function, name):
+    """Whether a function takes the keyword `name`; True if that cannot be told."""
+    try:
+        params = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in params or any(p.kind is p.VAR_KEYWORD for p in params.values())

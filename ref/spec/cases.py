@@ -1,0 +1,339 @@
+"""Input spaces: what a law is given.
+
+`cases(id, **fields)` describes an algorithm's inputs. A field is a hypothesis strategy, a function
+`(draw, case so far) -> value`, or a constant; an axis of the signature is a field like any other. Arrays
+of the signature that no field names are filled last, by kind of values and memory layout. Every float
+drawn is a dyadic number that float16 holds exactly, so one case serves all dtypes.
+
+`.where(...)` fixes fields and asks for flags; `.reach(...)` names flags (edge classes) that a run must
+have met. A flag is a predicate with an optional construction, so that rare classes are built, not hunted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from ref.spec.registry import get
+
+LAYOUTS = ("C", "F", "strided", "reversed")
+ELEMENTWISE = 12  # arrays up to this size are drawn number by number, so that they shrink
+
+
+def dims(low, high):
+    """An axis size between `low` and `high`, both inclusive; shrinks towards `low`."""
+    return st.integers(low, high)
+
+
+def batch(max_axes=2, max_size=2):
+    """Sizes of a `*B` axis: () to `max_axes` leading axes."""
+    return st.lists(st.integers(0, max_size), max_size=max_axes).map(tuple)
+
+
+def choose(*values):
+    """One of the values; shrinks towards the first."""
+    return st.sampled_from(values)
+
+
+def none_or(*values):
+    """None, or one of the values."""
+    return st.sampled_from((None, *values))
+
+
+def ints(axes, low, high):
+    """An integer array with the named axes; `high` may name an axis and is then exclusive."""
+
+    def make(draw, c):
+        top = c[high] - 1 if isinstance(high, str) else high
+        shape = _shape(axes, c)
+        if top < low:
+            assume(0 in shape)
+        return rng(draw).integers(low, max(top, low) + 1, shape)
+
+    return make
+
+
+def bools(axes, probability=0.6):
+    """A boolean array with the named axes, True with about the given probability."""
+    return lambda draw, c: draw_bools(draw, _shape(axes, c), probability)
+
+
+def draw_bools(draw, shape, probability=0.6):
+    """A boolean array; small ones are drawn one by one, so that they shrink (towards True)."""
+    size = int(np.prod(shape, dtype=np.int64))
+    if size > ELEMENTWISE:
+        return rng(draw).random(shape) < probability
+    dropped = draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    return ~np.array(dropped, bool).reshape(shape)
+
+
+def floats(axes, kind="normal"):
+    """A float array with the named axes and the given kind of values (see `VALUES`)."""
+    return lambda draw, c: VALUES[kind](rng(draw), _shape(axes, c))
+
+
+def _shape(axes, c):
+    out = []
+    for axis in axes.split():
+        out.extend(c[axis[1:]] if axis.startswith("*") else [int(axis) if axis.isdigit() else c[axis]])
+    return tuple(out)
+
+
+def rng(draw):
+    """A generator whose seed hypothesis draws."""
+    return np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+
+def _normal(g, shape):
+    return np.clip(np.round(g.standard_normal(shape) * 64), -512, 512) / 64
+
+
+VALUES = {
+    "dyadic": lambda g, shape: g.integers(-8, 9, shape) / 4.0,
+    "normal": _normal,
+    "positive": lambda g, shape: np.abs(_normal(g, shape)) + 2.0**-6,
+    "integer": lambda g, shape: g.integers(-8, 9, shape).astype(np.float64),
+    "extreme": lambda g, shape: _normal(g, shape) * 64.0,
+}
+
+
+class Flag(NamedTuple):
+    """An edge class: `test(case)` recognises it; `build` are fields that construct it."""
+
+    test: Any
+    build: dict = MappingProxyType({})
+
+
+class Case:
+    """One input: arrays, options and axis sizes as attributes; `c.replace(k=...)` is another case."""
+
+    __slots__ = ("_fields", "args", "options", "spec")
+
+    def __init__(self, spec, fields):
+        self.spec = spec
+        self._fields = dict(fields)
+        positional, keyword = spec.parameters
+        self.args = tuple(n for n in positional if n in self._fields)
+        self.options = tuple(n for n in keyword if n in self._fields)
+
+    def __getattr__(self, name):
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise AttributeError(f"case of {self.spec.id} has no field {name!r}") from None
+
+    def __getitem__(self, name):
+        return self._fields[name]
+
+    def __contains__(self, name):
+        return name in self._fields
+
+    def replace(self, **fields):
+        """The same case with some fields replaced; new arrays take the case's memory layout.
+
+        (Another layout may take another path through BLAS and so give other bits.)
+        """
+        layout = self._fields.get("layout", "C")
+        laid = {n: lay_out(v, layout) if isinstance(v, np.ndarray) else v for n, v in fields.items()}
+        return Case(self.spec, {**self._fields, **laid})
+
+    def call_fields(self):
+        """{name: value} of what the function is called with."""
+        return {n: self._fields[n] for n in (*self.args, *self.options)}
+
+    @property
+    def dtype(self):
+        """The float dtype of the case: that of its first float argument, float64 if it has none."""
+        for value in self.call_fields().values():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                return value.dtype
+        return np.dtype(np.float64)
+
+    def astype(self, dtype):
+        """Float arrays cast to `dtype` in the case's memory layout; exact for every drawn value."""
+        layout = self._fields.get("layout", "C")
+
+        def cast(value):
+            if isinstance(value, np.ndarray):
+                value = value.astype(dtype) if value.dtype.kind == "f" else value
+                return lay_out(value, layout)
+            if isinstance(value, tuple) and hasattr(value, "_fields"):
+                return type(value)(*map(cast, value))
+            if isinstance(value, tuple | list):
+                return type(value)(map(cast, value))
+            return {k: cast(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+        cast_fields = {n: cast(v) for n, v in self.call_fields().items()}
+        return Case(self.spec, {**self._fields, **cast_fields})
+
+    def __repr__(self):
+        return ", ".join(f"{n}={v!r}" for n, v in self.call_fields().items())
+
+
+def lay_out(array, layout):
+    """The same numbers in another memory layout: C, F, strided (every second), reversed (negative)."""
+    if array.ndim == 0 or layout == "C":
+        return np.ascontiguousarray(array)
+    if layout == "F":
+        return np.asfortranarray(array)
+    if layout == "strided":
+        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    return np.ascontiguousarray(array[::-1])[::-1]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """A described input space; immutable, refined by `where` and `reach`."""
+
+    id: str
+    fields: dict
+    flags: dict = field(default_factory=dict)
+    values: tuple = ("dyadic", "normal")
+    wanted: tuple = ()
+    edges: tuple = ()
+    fixed: dict = field(default_factory=dict)
+    unset: dict = field(default_factory=dict)
+    absent: tuple = ()
+    demanded: dict = field(default_factory=dict)
+
+    def where(self, **fixed):
+        """Fix fields (by name) and ask for flags (True) or their absence (False).
+
+        Raises
+        ------
+        ValueError
+            A name that is neither a field nor a flag.
+        """
+        fields, wanted = dict(self.fields), list(self.wanted)
+        for name, value in fixed.items():
+            if name in self.flags:
+                wanted.append((name, value))
+                if value:
+                    fields.update(self.flags[name].build)
+            elif name == "values":
+                return self.where(**{k: v for k, v in fixed.items() if k != "values"})._replace(values=value)
+            elif name in self.fields or name in _names(self.id):
+                fields[name] = value
+            else:
+                raise ValueError(
+                    f"cases {self.id}: {name!r} is no field and no flag; "
+                    f"fields {sorted(self.fields)}, flags {sorted(self.flags)}"
+                )
+        changed = {n: f for n, f in fields.items() if self.fields.get(n, fields) is not f}
+        return self._replace(fields=fields, wanted=tuple(wanted), fixed={**self.fixed, **changed})
+
+    def _replace(self, **changes):
+        values = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        return Cases(**{**values, **changes})
+
+    def narrow(self, **fields):
+        """The cases in which the named fields have the given values, whatever the law itself fixes.
+
+        Raises
+        ------
+        ValueError
+            A name that is no field.
+        """
+        for name in fields:
+            if name not in self.fields:
+                raise ValueError(f"cases {self.id}: {name!r} is no field; fields {sorted(self.fields)}")
+        return self._replace(fields={**self.fields, **fields, **self.fixed}, demanded={**fields})
+
+    def without(self, options):
+        """The cases in which every one of the named options is None."""
+        fields = dict(self.fields)
+        for name in options:
+            fields.update(self.unset.get(name, {name: None}))
+        return self._replace(fields={**fields, **self.fixed}, absent=tuple(options))
+
+    def reach(self, *edges):
+        """Flags that a run over this space must have met at least once."""
+        for name in edges:
+            if name not in self.flags:
+                raise ValueError(f"cases {self.id}: {name!r} is no flag; flags {sorted(self.flags)}")
+        return self._replace(edges=self.edges + edges)
+
+    def unreached(self):
+        """The same space with nothing asked of a run: for runs of a handful of cases."""
+        return self._replace(edges=())
+
+    def strategy(self):
+        """The hypothesis strategy of this space; each edge class gets a branch of its own."""
+        plain = self._strategy()
+        return st.one_of(plain, *(self.where(**{e: True})._strategy() for e in self.edges))
+
+    def _strategy(self):
+        @st.composite
+        def make(draw):
+            c = _Draft(get(self.id))
+            for name, f in self.fields.items():
+                c[name] = _field(draw, c, f)
+            _fill_arrays(draw, c, self.values)
+            case = Case(c.spec, c)
+            assume(all(case[name] is None for name in self.absent))
+            assume(all(case[name] == value for name, value in self.demanded.items()))
+            for name, value in self.wanted:
+                assume(bool(self.flags[name].test(case)) == value)
+            return case
+
+        return make()
+
+    def reached(self, case):
+        """The edge classes that `case` belongs to."""
+        return [e for e in self.edges if self.flags[e].test(case)]
+
+
+def cases(id, *, values=("dyadic", "normal"), flags=None, unset=None, **fields):
+    """The input space of algorithm `id`; see the module's docstring.
+
+    `unset` says which fields make an option None, {option: {field: value}}, where it is not simply itself.
+    """
+    fields.setdefault("layout", choose(*LAYOUTS))
+    return Cases(id, fields, dict(flags or {}), tuple(values), unset=dict(unset or {}))
+
+
+class _Draft(dict):
+    """A case in the making: fields by key or attribute."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def _names(id):
+    positional, keyword = get(id).parameters
+    return positional + keyword
+
+
+def _field(draw, c, f):
+    if isinstance(f, st.SearchStrategy):
+        return draw(f)
+    return f(draw, c) if callable(f) and not hasattr(f, "tile") else f
+
+
+def _fill_arrays(draw, c, values):
+    todo = [e for e in c.spec.signature.inputs if e.name not in c and e.kind == "float"]
+    if not todo:
+        return
+    kind = draw(st.sampled_from(values))
+    for entry in todo:
+        shape = entry.shape(c)
+        size = int(np.prod(shape, dtype=np.int64))
+        if kind == "dyadic" and size <= ELEMENTWISE:
+            quarters = draw(st.lists(st.integers(-8, 8), min_size=size, max_size=size))
+            c[entry.name] = np.array(quarters, np.float64).reshape(shape) / 4
+        else:
+            c[entry.name] = VALUES[kind](rng(draw), shape)
