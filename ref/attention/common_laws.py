@@ -1,0 +1,193 @@
+"""The input space, oracles and bounds that the laws of attention share."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ref.attention.rules import causal, window
+from ref.spec import bounds
+from ref.spec.cases import Flag, batch, cases, choose, dims, draw_bools, none_or, rng
+
+MASKS = ("none", "full", "rows", "padding", "bottom_right", "top_left", "window")
+
+
+def keep_matrix(kind, T, S):
+    """The rules of `ref.attention.rules`, said again in plain loops: the laws lean on no code of ours."""
+    shift = S - T
+    sees = {
+        "bottom_right": lambda i, j: j <= i + shift,
+        "top_left": lambda i, j: j <= i,
+        "window": lambda i, j: i + shift - 1 <= j <= i + shift,
+    }[kind]
+    return np.array([[sees(i, j) for j in range(S)] for i in range(T)], bool).reshape(T, S)
+
+
+def _keep(draw, c):
+    T, S, kind = c.T, c.S, c.mask_kind
+    shapes = {"full": (*c.B, c.H, T, S), "rows": (T, S), "padding": (*c.B, 1, 1, S)}
+    if kind == "none":
+        return np.ones((*c.B, c.H, T, S), bool)
+    if kind in shapes:
+        return np.broadcast_to(draw_bools(draw, shapes[kind]), (*c.B, c.H, T, S))
+    return np.broadcast_to(keep_matrix(kind, T, S), (*c.B, c.H, T, S))
+
+
+def _mask(draw, c):
+    rules = {"bottom_right": causal(), "top_left": causal("top_left"), "window": window(1, 0), "none": None}
+    if c.mask_kind in rules:
+        return rules[c.mask_kind]
+    if c.mask_kind == "rows":
+        return c.keep.reshape(-1, c.T, c.S)[0] if c.keep.size else np.ones((c.T, c.S), bool)
+    return c.keep[..., :1, :1, :] if c.mask_kind == "padding" else c.keep.copy()
+
+
+def _bias(draw, c):
+    if not c.has_bias:
+        return None
+    return rng(draw).integers(-8, 9, (c.T, c.S)) / 4.0
+
+
+def attention_space(id, **fields):
+    """The inputs of an attention function `id`: grouped heads, ragged sizes, masks of every kind."""
+    return cases(id, **{**FIELDS, **fields}, flags=FLAGS, unset=UNSET)
+
+
+FIELDS = dict(
+    B=batch(2, 2),
+    G=dims(1, 2),
+    R=dims(1, 3),
+    H=lambda draw, c: c.G * c.R,
+    T=dims(0, 6),
+    S=dims(0, 6),
+    d=dims(1, 5),
+    e=dims(1, 4),
+    mask_kind=choose(*MASKS),
+    keep=_keep,
+    mask=_mask,
+    has_bias=choose(False, True),
+    bias=_bias,
+    softcap=none_or(1.0, 50.0),
+    scale=none_or(0.25, 2.0),
+)
+UNSET = {"mask": {"mask_kind": "none", "mask": None}, "bias": {"has_bias": False, "bias": None}}
+FLAGS = {
+    "no_keys": Flag(lambda c: c.S == 0, {"S": 0}),
+    "no_rows": Flag(lambda c: c.T == 0, {"T": 0}),
+    "some": Flag(lambda c: min(c.T, c.S, *c.B, 1) > 0),
+    "empty_row": Flag(lambda c: c.T > 0 and not c.keep.any(-1).all()),
+    "unseen_key": Flag(
+        lambda c: c.S > 0 and not c.keep.any(-2).all(), {"mask_kind": choose("padding", "full")}
+    ),
+    "grouped": Flag(lambda c: c.G > 1 and c.R > 1, {"G": 2, "R": 2}),
+    "uneven": Flag(lambda c: c.T != c.S),
+    "wide_values": Flag(lambda c: c.e != c.d),
+}
+
+
+# Oracles and bounds ----------------------------------------------------------------------------------
+
+
+def f64(c, *names):
+    """Arrays of the case in float64, key-side ones repeated to query heads."""
+    H = c.q.shape[-3]
+    out = [np.asarray(c[n], np.float64) for n in names]
+    return [x if n == "q" else np.repeat(x, H // x.shape[-3], axis=-3) for n, x in zip(names, out, strict=True)]
+
+
+def scale_of(c):
+    return 1 / math.sqrt(c.q.shape[-1]) if c.scale is None else c.scale
+
+
+def logit_error(c):
+    """A logit is a dot product of d terms, a scaling, a tanh and a sum: their roundings, added up.
+
+    tanh(s / cap) cap has slope at most 1, so the softcap does not enlarge what came before.
+    """
+    if not (c.q.size and c.k.size):
+        return 0.0
+    q, k = (np.nan_to_num(x, posinf=0, neginf=0) for x in f64(c, "q", "k"))
+    size = scale_of(c) * np.max(np.abs(q) @ np.abs(np.swapaxes(k, -1, -2)))
+    error = bounds.rounding(c.q.shape[-1] + 2, size, c.dtype)
+    if c.softcap is not None:
+        size = min(size, c.softcap)
+        error = error + bounds.elementary(size, c.dtype, calls=2)
+    if c.bias is not None:
+        size = size + np.max(np.abs(c.bias), initial=0.0)
+    return error + bounds.rounding(1, size, c.dtype)
+
+
+def value_size(c):
+    v = np.abs(np.nan_to_num(np.asarray(c.v, np.float64), posinf=0, neginf=0))
+    return float(np.max(v, initial=0.0))
+
+
+def output_bound(c):
+    return bounds.softmax_average(logit_error(c), c.k.shape[-2], value_size(c), c.dtype)
+
+
+def relative_weight_error(c):
+    """Relative error of one softmax weight (`bounds.softmax_average` derives it)."""
+    n = max(c.k.shape[-2], 1)
+    error = 2 * logit_error(c) + (np.log(n) + 8 + n) * bounds.u(c.dtype)
+    if c.softcap is not None:  # the slope 1 - (s / cap)^2 is off by 2 dl / cap and a few roundings
+        error = error + 2 * logit_error(c) / c.softcap + 16 * bounds.u(c.dtype)
+    return error
+
+
+def gradient_bounds(c, g):
+    """{name: (bound, scale)} of the cotangents of q, k, v under `g`.
+
+    |dP| <= M = e max|g| max|v| and |D| <= M, each with e + S roundings; dS = P (dP - D) carries the weight's
+    relative error r on 2 M and theirs; a sum of p over keys is 1, over the T R rows of a group at most T R.
+    The scale is the same product without its rounding errors.
+    """
+    u, n = bounds.u(c.dtype), c.k.shape[-2]
+    rows = c.q.shape[-2] * (c.q.shape[-3] // max(c.k.shape[-3], 1))
+    r, gmax = relative_weight_error(c), float(np.max(np.abs(g), initial=0.0))
+    M = c.v.shape[-1] * gmax * value_size(c)
+    ds = bounds.SAFE * M * (4 * r + (3 * c.v.shape[-1] + 3 * n + c.q.shape[-1] + 8) * u)
+    size = {x: float(np.max(np.abs(np.nan_to_num(c[x])), initial=0.0)) for x in ("q", "k")}
+    a = scale_of(c)
+    return {
+        "q": (a * ds * size["k"], 2 * a * M * size["k"]),
+        "k": (a * (ds + 4 * rows * u * M) * size["q"] * rows, 2 * a * M * size["q"] * rows),
+        "v": (bounds.SAFE * rows * gmax * (r + rows * u), rows * gmax),
+    }
+
+
+def dense(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
+    """(weights, logits after the softcap, repeated k, repeated v) in plain NumPy, one line a convention."""
+    T, S, H = q.shape[-2], k.shape[-2], q.shape[-3]
+    k, v = (np.repeat(x, H // x.shape[-3], axis=-3) for x in (k, v))
+    keep = np.ones((T, S), bool) if mask is None else mask
+    keep = keep.tile(np, np.arange(T), np.arange(S), T, S) if hasattr(keep, "tile") else keep
+    s = q @ np.swapaxes(k, -1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    s = s if softcap is None else softcap * np.tanh(s / softcap)
+    x = np.where(keep, s if bias is None else s + bias, -np.inf)
+    m = np.max(x, -1, keepdims=True, initial=-np.inf)
+    p = np.exp(x - np.where(np.isinf(m), 0, m))
+    total = p.sum(-1, keepdims=True)
+    return p / np.where(total == 0, 1, total), s, k, v
+
+
+def dense_vjp(g, q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
+    """The gradients by their closed form: dV = P^T g, dS = P (g V^T - D), D = rowsum(P (g V^T)).
+
+    With a softcap dS takes the factor 1 - (s / cap)^2; dQ = scale dS K, dK = scale dS^T Q, and the key
+    side sums over the query heads of a group.
+    """
+    p, s, kk, vv = dense(q, k, v, mask=mask, bias=bias, softcap=softcap, scale=scale)
+    dp = g @ np.swapaxes(vv, -1, -2)
+    ds = p * (dp - np.sum(p * dp, -1, keepdims=True))
+    if softcap is not None:
+        ds = ds * (1 - (s / softcap) ** 2)
+    ds = ds * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    dk, dv = np.swapaxes(ds, -1, -2) @ q, np.swapaxes(p, -1, -2) @ g
+    return ds @ kk, sum_groups(dk, k.shape[-3]), sum_groups(dv, k.shape[-3])
+
+
+def sum_groups(x, G):
+    """x[*B H S d] -> [*B G S d], summed over the query heads of each group."""
+    return x.reshape(*x.shape[:-3], G, x.shape[-3] // max(G, 1), *x.shape[-2:]).sum(-3)
