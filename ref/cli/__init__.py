@@ -10,5 +10,6 @@ def main():
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("ref", "autodiff", "backends"):
             raise
-        sys.exit(f"closedform: {error.name} is not installed; pip install 'closedform[check]'")
+        print(f"closedform: {error.name} is not installed; pip install 'closedform[check]'", file=sys.stderr)
+        sys.exit(2)
     app()

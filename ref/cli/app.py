@@ -122,13 +122,14 @@ def check(
     as_json: AsJson = False,
 ):
     """Judge your own function by the laws of an algorithm."""
-    from ref.conform.check import BadTarget
+    from ref.conform.check import BadTarget, as_target
     from ref.conform.check import check as run_check
 
     if dtype not in ("float64", "float32"):
         usage(f"dtype {dtype!r}; needed float64 or float32")
-    find(id)
+    spec = find(id)
     try:
+        target = as_target(spec, target, grads=grads)
         with tables.progress(err if not as_json else None) as tick:
             report = run_check(
                 id, target, grads=grads, where=parse_where(where or []), examples=examples, dtype=dtype, progress=tick

@@ -148,6 +148,15 @@ def progress(console):
         yield lambda law: None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda law: bar.update(task, description=f"{law.label} {law.name}")
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("", total=None)
+
+    def tick(law):
+        bar.start()  # with the first law, so that a usage error stays one line
+        bar.update(task, description=f"{law.label} {law.name}")
+
+    try:
+        yield tick
+    finally:
+        if bar.live.is_started:
+            bar.stop()

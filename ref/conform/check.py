@@ -111,15 +111,15 @@ def as_target(spec, path, *, grads=False):
 
 
 def check(
-    id, path, *, grads=False, where=None, examples=200, dtype="float64", seed=None, progress=lambda law: None
+    id, target, *, grads=False, where=None, examples=200, dtype="float64", seed=None, progress=lambda law: None
 ):
-    """Judge the function at `path` by every law of algorithm `id`.
+    """Judge a function by every law of algorithm `id`.
 
     Parameters
     ----------
     id : str
-    path : str
-        `module:function`.
+    target : str or Target
+        `module:function`, or what `as_target` made of one.
     grads : bool
         Judge its gradients too.
     where : dict, optional
@@ -141,12 +141,14 @@ def check(
         `where` names no field.
     """
     spec = get(id)
-    target = as_target(spec, path, grads=grads)
+    if not isinstance(target, Target):
+        target = as_target(spec, target, grads=grads)
+    path = target.name
     load_laws([id])
     outcomes, spaces = [], []
     for law in spec.laws.values():
+        given = law.given.narrow(**where or {}).without(target.lacks).grow()
         progress(law)
-        given = law.given.narrow(**where or {}).without(target.lacks)
         outcome = run_law(
             law, spec, target, dtype=dtype, examples=examples, shrink=True, seed=seed, given=given
         )

@@ -198,7 +198,7 @@ def _sizes(spec, c):
     sizes = {n: c[n] for e in (*spec.signature.inputs, *spec.signature.outputs)
              for n in (a.lstrip("*") for a in e.axes) if n in c}
     for entry in spec.signature.inputs:
-        value = c[entry.name] if entry.name in c else None
+        value = c.get(entry.name)
         if isinstance(value, np.ndarray):
             fixed = [a for a in entry.axes if not a.startswith("*")]
             split = value.ndim - len(fixed)

@@ -25,9 +25,28 @@ LAYOUTS = ("C", "F", "strided", "reversed")
 ELEMENTWISE = 12  # arrays up to this size are drawn number by number, so that they shrink
 
 
-def dims(low, high):
-    """An axis size between `low` and `high`, both inclusive; shrinks towards `low`."""
-    return st.integers(low, high)
+class Dim(NamedTuple):
+    """An axis size; `large` is the greatest size of a grown space (see `Cases.grow`)."""
+
+    low: int
+    high: int
+    large: int
+
+    def strategy(self, grown):
+        """Sizes low..high; grown, up to `large`, with a liking for the edges of usual tiles."""
+        if not grown or self.large <= self.high:
+            return st.integers(self.low, self.high)
+        tiles = [n + k for n in (16, 32, 64, 128, 256, 512) for k in (-1, 0, 1) if n + k <= self.large]
+        return st.one_of(st.integers(self.low, self.large), st.sampled_from(tiles or [self.large]))
+
+
+def dims(low, high, large=0):
+    """An axis size between `low` and `high`, both inclusive; shrinks towards `low`.
+
+    `large` is the greatest size when a run asks for large cases too: bugs at the edge of a tile hide
+    from small ones.
+    """
+    return Dim(low, high, large)
 
 
 def batch(max_axes=2, max_size=2):
@@ -130,6 +149,10 @@ class Case:
     def __getitem__(self, name):
         return self._fields[name]
 
+    def get(self, name, default=None):
+        """The field `name`, or `default`."""
+        return self._fields.get(name, default)
+
     def __contains__(self, name):
         return name in self._fields
 
@@ -202,6 +225,7 @@ class Cases:
     unset: dict = field(default_factory=dict)
     absent: tuple = ()
     demanded: dict = field(default_factory=dict)
+    grown: bool = False
 
     def where(self, **fixed):
         """Fix fields (by name) and ask for flags (True) or their absence (False).
@@ -266,15 +290,22 @@ class Cases:
 
     def strategy(self):
         """The hypothesis strategy of this space; each edge class gets a branch of its own."""
-        plain = self._strategy()
-        return st.one_of(plain, *(self.where(**{e: True})._strategy() for e in self.edges))
+        branches = [self._strategy(False)]
+        branches += [self.where(**{e: True})._strategy(False) for e in self.edges]
+        if self.grown and any(isinstance(f, Dim) and f.large > f.high for f in self.fields.values()):
+            branches.append(self._strategy(True))
+        return st.one_of(*branches)
 
-    def _strategy(self):
+    def grow(self):
+        """The same space with a branch of large cases (axes that declare a `large` size)."""
+        return self._replace(grown=True)
+
+    def _strategy(self, grown):
         @st.composite
         def make(draw):
             c = _Draft(get(self.id))
             for name, f in self.fields.items():
-                c[name] = _field(draw, c, f)
+                c[name] = _field(draw, c, f, grown)
             _fill_arrays(draw, c, self.values)
             case = Case(c.spec, c)
             assume(all(case[name] is None for name in self.absent))
@@ -318,7 +349,9 @@ def _names(id):
     return positional + keyword
 
 
-def _field(draw, c, f):
+def _field(draw, c, f, grown):
+    if isinstance(f, Dim):
+        return draw(f.strategy(grown))
     if isinstance(f, st.SearchStrategy):
         return draw(f)
     return f(draw, c) if callable(f) and not hasattr(f, "tile") else f

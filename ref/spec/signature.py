@@ -9,7 +9,7 @@ shapes and dtypes to expect.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 _ENTRY = re.compile(r"\s*(?P<name>\w*)(?::(?P<kind>\w+))?(?:\[(?P<axes>[^\]]*)\])?\s*")
@@ -44,7 +44,7 @@ class Signature(NamedTuple):
     outputs: tuple[Entry, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text):
     """Signature of `text`; ValueError if it is malformed."""
     left, arrow, right = text.partition("->")
@@ -109,10 +109,11 @@ def bind(function, text, **arrays):
             )
         _check_kind(function, entry, array)
         if entry.kind == "float":
-            first = floats.setdefault("", (entry, array.dtype))
-            if array.dtype != first[1]:
+            name = dtype_name(array.dtype)
+            first, wanted = floats.setdefault("", (entry, name))
+            if name != wanted:
                 raise TypeError(
-                    f"{function}: {entry.name} has dtype {array.dtype}, {first[0].name} has {first[1]}; "
+                    f"{function}: {entry.name} has dtype {name}, {first.name} has {wanted}; "
                     f"the float arrays must share a dtype"
                 )
         _bind_shape(function, entry, tuple(shape), dims, owner)
@@ -153,9 +154,14 @@ def _check_kind(function, entry, array):
         )
 
 
+def dtype_name(dtype):
+    """A dtype's plain name, in any backend: "float32", not "array_api_strict.float32"."""
+    return str(dtype).rsplit(".", 1)[-1]
+
+
 def kind_of(dtype):
     """"float", "int", "bool" or "complex", for a dtype of any backend."""
-    name = str(dtype).rsplit(".", 1)[-1]
+    name = dtype_name(dtype)
     for prefix, kind in (("float", "float"), ("bfloat", "float"), ("bool", "bool"), ("complex", "complex")):
         if name.startswith(prefix):
             return kind

@@ -55,7 +55,7 @@ def run(tmp_path, monkeypatch):
 
 def test_a_wrong_function_is_caught_by_name_with_its_thread_and_five_lines(run):
     run.write("softcap_after_mask", WRONG)
-    done = run("check", "attention.sdpa", "softcap_after_mask:attention")
+    done = run("check", "attention.sdpa", "softcap_after_mask:attention", "--examples", "60")
     assert done.exit_code == 1
     for said in ("masked_keys_are_invisible", "mask_then_cap", "onnx#7865", "replay(", "not taken by the target"):
         assert said in done.stdout
@@ -76,7 +76,7 @@ def test_the_five_lines_replay_the_failure(run):
 
 def test_a_right_function_written_another_way_conforms(run):
     run.write("right_attention", RIGHT)
-    done = run("check", "attention.sdpa", "right_attention:attention", "--json")
+    done = run("check", "attention.sdpa", "right_attention:attention", "--json", "--examples", "60")
     assert done.exit_code == 0, done.stdout
     report = json.loads(done.stdout)
     assert set(report) == {"id", "target", "verdict", "laws"}

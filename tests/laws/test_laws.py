@@ -28,7 +28,10 @@ def test_law_holds(spec, law):
     for form in spec.forms("numpy"):
         for dtype in law.dtypes:
             examples = max(EXAMPLES[dtype], 3 * len(law.given.edges) + 5)
-            found = run_law(law, spec, own(spec), form=form, dtype=dtype, examples=examples, seed=SEED)
+            given = law.given.grow() if DEEP else law.given
+            found = run_law(
+                law, spec, own(spec), form=form, dtype=dtype, examples=examples, seed=SEED, given=given
+            )
             assert found.verdict == "passed", f"{form} {dtype} seed={SEED}: {found.broken}; {found.case!r}"
 
 
