@@ -1,9 +1,11 @@
 """Rounding to bfloat16 and float16, on machines that compute in float32.
 
+Source: IEEE 754-2019 sec. 4.3.1; Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums".
+
 A bf16 number is the upper half of a float32: 1 sign, 8 exponent, 7 stored fraction bits. Values
 are stored as uint16 and computed in float32 (NumPy alone).
 
-Rounding is to the nearest value, ties to the even one (IEEE 754, 4.3.1). For float32 bits u:
+Rounding is to the nearest value, ties to the even one. For float32 bits u:
 
     bf16(u) = (u + 0x7FFF + ((u >> 16) & 1)) & 0xFFFF0000
 
@@ -16,6 +18,10 @@ Conventions
       anything was lost. At 24 digits for 8 that bit tells the second rounding all it needs.
   C2  A NaN keeps its sign and upper payload bits and becomes quiet; it never turns into inf.
   C3  Too large goes to inf, too small to a subnormal or a signed zero, without a warning.
+
+Laws
+  L1 nearest_and_ties_to_even   L2 representable_numbers_stay
+  L3 order_and_sign_are_kept    L4 half_a_gap_is_lost
 """
 
 import numpy as np
@@ -39,6 +45,8 @@ def round_bf16(x):
     ------
     TypeError
         x is of another dtype.
+
+    Complexity: five passes over blocks that stay in cache.
 
     Examples
     --------

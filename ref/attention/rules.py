@@ -4,8 +4,8 @@ Source: Vaswani et al. 2017 (1706.03762) sec. 3.2.3; Beltagy et al. 2020 (2004.0
 alignments: FlashAttention 2.1 release notes (bottom right), torch `is_causal` (top left).
 
 A rule is a mask or a bias that was never materialised: `sdpa` asks it for all rows and columns, a tiled
-kernel for one tile at a time, and for the columns that a band of rows can see, so that the other tiles
-are skipped. Masks are True = keep; `&` composes them.
+kernel for one tile at a time, for the columns that some row of a band can see, so that the other tiles
+are skipped, and for those that all of them see, whose tiles need no mask. Masks are True = keep; `&` composes them.
 
 Conventions
     C1  bottom_right: row i of T sees columns j <= i + (S - T), so the last row sees all keys (decoding
@@ -46,6 +46,10 @@ class _Causal(_Mask):
         """(low, high): the columns that rows start..stop - 1 can see."""
         return 0, min(max(stop + self._shift(T, S), 0), S)
 
+    def full_columns(self, start, stop, T, S):
+        """(low, high): the columns that every one of rows start..stop - 1 sees."""
+        return 0, min(max(start + 1 + self._shift(T, S), 0), S)
+
 
 @dataclass(frozen=True)
 class _Window(_Mask):
@@ -65,6 +69,11 @@ class _Window(_Mask):
         low = min(max(start + (S - T) - self.left, 0), S)
         return low, min(max(stop + (S - T) + self.right, low), S)
 
+    def full_columns(self, start, stop, T, S):
+        """(low, high): the columns that every one of rows start..stop - 1 sees."""
+        low = min(max(stop - 1 + (S - T) - self.left, 0), S)
+        return low, max(low, min(start + 1 + (S - T) + self.right, S))
+
 
 @dataclass(frozen=True)
 class _All(_Mask):
@@ -80,9 +89,16 @@ class _All(_Mask):
 
     def columns(self, start, stop, T, S):
         """(low, high): the columns that rows start..stop - 1 can see."""
-        spans = [rule.columns(start, stop, T, S) for rule in self.rules]
-        low = max(span[0] for span in spans)
-        return low, max(low, min(span[1] for span in spans))
+        return _overlap(rule.columns(start, stop, T, S) for rule in self.rules)
+
+    def full_columns(self, start, stop, T, S):
+        """(low, high): the columns that every one of rows start..stop - 1 sees."""
+        return _overlap(rule.full_columns(start, stop, T, S) for rule in self.rules)
+
+
+def _overlap(spans):
+    lows, highs = zip(*spans, strict=True)
+    return max(lows), max(max(lows), min(highs))
 
 
 def causal(align="bottom_right"):

@@ -53,14 +53,14 @@ def outcome_json(o):
 def spec_table(specs):
     """The table of `list`."""
     table = Table(title=f"{len(specs)} algorithms")
-    for name in ("id", "title", "forms", "backends"):
-        table.add_column(name)
-    table.add_column("laws", justify="right")
-    table.add_column("mutants", justify="right")
+    table.add_column("id", no_wrap=True)
+    table.add_column("title")
+    table.add_column("fused")
+    for name in ("laws", "mutants"):
+        table.add_column(name, justify="right", no_wrap=True)
     for s in specs:
-        table.add_row(
-            s.id, s.title, ", ".join(s.forms()), ", ".join(s.backends), str(len(s.laws)), str(len(s.mutants))
-        )
+        fused = ", ".join(b for b in s.backends if "fused" in s.forms(b))
+        table.add_row(s.id, s.title, fused, str(len(s.laws)), str(len(s.mutants)))
     return table
 
 
@@ -87,18 +87,17 @@ def show(spec):
 def verify_table(rows, backend):
     """The table of `verify`: one line an algorithm."""
     table = Table(title=f"laws on {backend}")
-    for name, side in (
-        ("algorithm", "left"), ("forms", "left"), ("laws", "right"), ("cases", "right"), ("mutants", "right"),
-        ("worst error", "right"), ("its bound", "right"), ("seconds", "right"), ("", "left"),
-    ):  # fmt: skip
-        table.add_column(name, justify=side)
+    table.add_column("algorithm", no_wrap=True)
+    for name in ("laws", "cases", "killed", "worst error", "its bound", "s"):
+        table.add_column(name, justify="right", no_wrap=name != "worst error" and name != "its bound")
+    table.add_column("", no_wrap=True)
     for r in rows:
         mark = "[green]holds[/]" if r.holds else "[red]broken[/]"
         error = "bitwise" if r.worst_error is None else f"{r.worst_error:.1e}"
         bound = "" if r.bound is None else f"{r.bound:.1e}"
         killed = f"{r.killed}/{r.mutants}"
         table.add_row(
-            r.id, ", ".join(r.forms), str(r.laws), str(r.cases), killed, error, bound, f"{r.seconds:.1f}", mark
+            r.id, f"{r.laws} x {len(r.forms)}", str(r.cases), killed, error, bound, f"{r.seconds:.1f}", mark
         )
     return table
 

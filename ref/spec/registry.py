@@ -20,6 +20,7 @@ from ref.spec.signature import Signature, parse
 
 _SPECS: dict[str, Spec] = {}
 _IDS: dict[int, str] = {}
+FLOORS_BELOW = ("backends", "autodiff")
 _GUARDED_NEEDS = ("vjp", "jvp", "hvp")
 
 
@@ -248,10 +249,15 @@ def _modules():
 
 
 def load_all():
-    """Import every algorithm of every family (not their laws)."""
+    """Import every algorithm of every family, and the laws of the floors below, which register theirs."""
     for name in _modules():
         if not name.endswith("_laws"):
             importlib.import_module(name)
+    for floor in FLOORS_BELOW:
+        package = importlib.import_module(floor)
+        for info in pkgutil.iter_modules(package.__path__, f"{floor}."):
+            if info.name.endswith("_laws"):
+                importlib.import_module(info.name)
 
 
 def load_laws(ids=None):

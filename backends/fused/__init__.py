@@ -1,0 +1,56 @@
+"""Fused forms: the table of (id, backend) -> module, and the way to ask it.
+
+A fused form computes what one composite of `ref` computes, over raw arrays: blocked, in place,
+threaded. Each module has
+
+    forward(*tensors, **options) -> (out, saved)
+    vjp(g, out, saved, needs, *tensors, **options) -> one cotangent a tensor, None where not needed
+    supports(*tensors, **options) -> bool      optional; False sends the call to the composite
+
+`out` is an array or a tuple of arrays, `g` likewise (None for an output nobody used); `saved`
+holds what the vjp keeps besides its inputs and outputs. No function writes to its inputs, `g`
+included; outputs and cotangents are fresh arrays.
+"""
+
+import importlib
+
+__all__ = ["FORMS", "find"]
+
+_NUMPY = {
+    "attention.flash": "flash",
+    "losses.softmax_cross_entropy": "softmax_cross_entropy",
+    "nn.embedding": "embedding",
+    "nn.gelu": "gelu",
+    "nn.layer_norm": "layer_norm",
+    "nn.rms_norm": "rms_norm",
+    "nn.rope": "rope",
+    "nn.swiglu": "swiglu",
+}
+
+FORMS = {(id, "numpy"): f"backends.fused.numpy.{module}" for id, module in _NUMPY.items()}
+
+
+def find(id, backend_name):
+    """The module with the fused form of `id` on a backend, or None.
+
+    Parameters
+    ----------
+    id : str
+        As given to `fusable`, e.g. "attention.flash".
+    backend_name : str
+        `Backend.name`.
+
+    Returns
+    -------
+    module or None
+        Imported on the first call; whatever the import raises goes through.
+
+    Examples
+    --------
+    >>> find("nn.rope", "numpy").__name__
+    'backends.fused.numpy.rope'
+    >>> find("nn.rope", "strict") is None
+    True
+    """
+    module = FORMS.get((id, backend_name))
+    return None if module is None else importlib.import_module(module)

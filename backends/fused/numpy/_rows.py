@@ -1,0 +1,38 @@
+"""Forms that treat every row alone: blocks of rows that stay in cache, one tile each."""
+
+import numpy as np
+
+from backends.threads import run_tiles
+
+_BLOCK = 32 * 1024  # elements of a block: 128 kB of float32, so a few of them share a cache
+
+
+def by_blocks(fn, rows, width):
+    """Call fn(block, i) for slices that cover `rows` rows of `width` elements."""
+    step = max(1, _BLOCK // max(width, 1))
+    blocks = [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
+
+    def tile(job):
+        with np.errstate(all="ignore"):
+            fn(job[1], job[0])
+
+    run_tiles(tile, enumerate(blocks))
+
+
+def count_blocks(rows, width):
+    """How many blocks `by_blocks` makes: partial sums get a place each."""
+    step = max(1, _BLOCK // max(width, 1))
+    return -(-rows // step)
+
+
+def column_sums(x):
+    """Sum over the rows of x[n d], by a GEMV."""
+    return np.ones(len(x), x.dtype) @ x
+
+
+def floats(*arrays):
+    """Whether all arrays are float32 or all are float64."""
+    dtype = arrays[0].dtype
+    return dtype in (np.float32, np.float64) and all(
+        x is not None and x.dtype == dtype for x in arrays
+    )

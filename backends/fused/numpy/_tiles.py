@@ -1,0 +1,199 @@
+"""The plan of a tiled attention: shapes, tile sizes, and which tiles a band of rows can see.
+
+Shapes: q[*B H T d], k[*B G S d], v[*B G S e]. The R = H / G query heads of one key head are
+stacked to R * T rows, so a tile of `rows` rows of T gives one GEMM of R * rows rows, and dK, dV
+are summed over the heads of a group by the GEMM itself.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backends.fused.numpy._blas import UNIT
+
+AREA = 384 * 384  # elements of a tile: 590 kB of float32, well inside a second-level cache
+_STRIP = 64  # a transposing copy of more columns at a time runs out of first-level cache
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Plan(NamedTuple):
+    """What one call works on; a tile has block_rows rows of T and block_cols columns."""
+
+    batch: tuple
+    H: int
+    G: int
+    R: int
+    T: int
+    S: int
+    d: int
+    e: int
+    dtype: np.dtype
+    mask: Any
+    bias: Any
+    softcap: float | None
+    scale: float
+    unit: float  # logits are kept in this unit: see _blas.power
+    block_rows: int
+    block_cols: int
+    plain: dict  # (start, stop, low, high) -> whether a rule keeps all of the tile, or none of it
+
+    def row_blocks(self):
+        """(start, stop) of each block of rows, the last first: under a causal mask the longest."""
+        starts = range(0, self.T, self.block_rows)
+        return [(i, min(i + self.block_rows, self.T)) for i in reversed(starts)]
+
+    def heads(self, g):
+        """The query heads of key head g."""
+        return slice(g * self.R, (g + 1) * self.R)
+
+
+def plan(
+    q, k, v, *, mask=None, bias=None, softcap=None, scale=None, block_rows=None, block_cols=None
+):
+    """Check the arguments of `flash` and cut its grid; ValueError or TypeError if they disagree."""
+    if not q.dtype == k.dtype == v.dtype or q.dtype not in FLOATS:
+        raise TypeError(
+            f"flash: q, k, v are {q.dtype}, {k.dtype}, {v.dtype}; needs all float32 or all float64"
+        )
+    if min(q.ndim, k.ndim, v.ndim) < 3:
+        raise ValueError(
+            f"flash: shapes {q.shape}, {k.shape}, {v.shape}; needs q[*B H T d], k[*B G S d], "
+            "v[*B G S e]"
+        )
+    *batch, H, T, d = q.shape
+    G, S, e = v.shape[-3:]
+    for name, shape in (("k", k.shape), ("v", v.shape)):
+        if list(shape[:-3]) != batch:
+            raise ValueError(f"flash: {name} has leading axes {shape[:-3]}, q has {tuple(batch)}")
+    if k.shape[-3:] != (G, S, d):
+        raise ValueError(
+            f"flash: k ends in {k.shape[-3:]}; q and v make [G S d] = {(G, S, d)}"
+        )
+    if (H % G if G else H) != 0:
+        raise ValueError(f"flash: q has H={H} heads, k has G={G}; G must divide H")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"flash: softcap={softcap}; needed a number > 0, or None")
+    full = (*batch, H, T, S)
+    mask, bias = _spread("mask", mask, full), _spread("bias", bias, full)
+    if isinstance(mask, np.ndarray) and mask.dtype != bool:
+        raise TypeError(f"flash: mask is {mask.dtype}; needed bool, True = keep")
+    scale = 1 / math.sqrt(max(d, 1)) if scale is None else float(scale)
+    R = H // G if G else 0
+    rows, cols = _sizes(T, S, max(R, 1), block_rows, block_cols)
+    # A bias is added as it is: scaling it to another unit would take a tile of its own.
+    unit = UNIT[q.dtype] if bias is None else 1.0
+    return Plan(
+        tuple(batch), H, G, R, T, S, d, e, q.dtype, mask, bias, softcap, scale, unit, rows, cols, {}
+    )
+
+
+def _spread(name, x, full):
+    """An array as a view over all of [*B H T S]; a rule, or None, as it is."""
+    if x is None or hasattr(x, "tile"):
+        return x
+    try:
+        return np.broadcast_to(x, full)
+    except ValueError:
+        raise ValueError(
+            f"flash: {name} has shape {np.shape(x)}; it must broadcast to [*B H T S] = {full}"
+        ) from None
+
+
+def _sizes(T, S, R, block_rows, block_cols):
+    """Tile sizes by measurement: bench/attention.py. Few rows (decoding) leave room for columns."""
+    for name, size in (("block_rows", block_rows), ("block_cols", block_cols)):
+        if size is not None and size < 1:
+            raise ValueError(f"flash: {name}={size}; needed at least 1")
+    stacked = 128 if T * R <= 256 else 384
+    if block_rows is None:
+        block_rows = max(1, stacked // R)
+    block_rows = min(block_rows, max(T, 1))
+    if block_cols is None:
+        block_cols = max(AREA // (block_rows * R), 256) // 128 * 128
+    return block_rows, min(block_cols, max(S, 1))
+
+
+def visible(p, b, g, start, stop):
+    """Tiles that rows start..stop - 1 of key head g in batch b can see.
+
+    Yields (low, high, keep, bias): the columns, then `keep` bool[1|R rows cols] or None when all
+    rows see all columns, and `bias` float[1|R rows cols] or None.
+    """
+    low, high = 0, p.S
+    sure = None
+    if hasattr(p.mask, "tile"):
+        low, high = p.mask.columns(start, stop, p.T, p.S)
+        # A rule may also say which columns every row sees, so that its tiles are not evaluated.
+        if hasattr(p.mask, "full_columns"):
+            sure = p.mask.full_columns(start, stop, p.T, p.S)
+    for c in range(low, high, p.block_cols):
+        e = min(c + p.block_cols, high)
+        keep = None
+        if p.mask is not None and not (sure and sure[0] <= c and e <= sure[1]):
+            keep = _keep(p, b, g, start, stop, c, e)
+            if keep is False:
+                continue
+            keep = None if keep is True else keep
+        bias = None if p.bias is None else _tile(p, p.bias, b, g, start, stop, c, e)[0]
+        yield c, e, keep, bias
+
+
+def _keep(p, b, g, start, stop, low, high):
+    """True if all of the tile is kept, False if nothing is, else bool[1|R rows cols]."""
+    place = start, stop, low, high
+    if place in p.plain:
+        return p.plain[place]
+    keep, shared = _tile(p, p.mask, b, g, start, stop, low, high)
+    whole = bool(keep.all())
+    if not whole and keep.any():
+        return keep
+    if shared:
+        p.plain[place] = whole
+    return whole
+
+
+def _tile(p, source, b, g, start, stop, low, high):
+    """[1|R rows cols] of a mask or bias, and whether a rule says the same to all heads."""
+    if not hasattr(source, "tile"):
+        return _once(source[(*b, p.heads(g), slice(start, stop), slice(low, high))]), False
+    # A rule's comparisons cost half of int64's.
+    rows, cols = (np.arange(*span, dtype=np.int32) for span in ((start, stop), (low, high)))
+    tile = source.tile(np, rows, cols, p.T, p.S)
+    if tile.ndim == 2:
+        return tile[None], True
+    full = np.broadcast_to(tile, (*p.batch, p.H, stop - start, high - low))
+    return _once(full[(*b, p.heads(g))]), False
+
+
+def _once(tile):
+    """One head's tile stands for the group where the heads share it."""
+    return tile[:1] if tile.strides[0] == 0 else tile
+
+
+def select(x, keep):
+    """x[R rows cols], in place: 0 where keep is False, whatever was there.
+
+    By bits (x & -1 or x & 0): a masked copy costs twenty times as much on a mask without runs.
+    """
+    bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
+    np.bitwise_and(bits, np.negative(keep.view(np.int8)), out=bits)
+
+
+def pack(work, name, x, keep, *, transposed):
+    """x[cols n] in aligned memory, zeros at columns that no row of the tile sees (NaN there, too).
+
+    Transposed it is [n + 1, cols] with a last row of ones, against which a GEMM adds a column.
+    """
+    if keep is not None and not (seen := keep.any((0, 1))).all():
+        x = np.where(seen[:, None], x, x.dtype.type(0))
+    cols, n = x.shape
+    if not transposed:
+        packed = work.take(name, (cols, n), x.dtype)
+        packed[...] = x
+        return packed
+    packed = work.take(name, (n + 1, cols), x.dtype)
+    for c in range(0, cols, _STRIP):
+        packed[:n, c : c + _STRIP] = x[c : c + _STRIP].T
+    packed[n] = 1
+    return packed

@@ -1,0 +1,118 @@
+"""Rotary position embedding (Su et al. 2021, 2104.09864, Eq. 34), both layouts.
+
+    theta_i = base^{-2 i / d},   angle = position theta_i
+    (a, b) -> (a cos - b sin, a sin + b cos)
+    interleaved: (a, b) = (x_{2i}, x_{2i+1})        half: (a, b) = (x_i, x_{i + d/2})
+
+The gradient is the rotation by the opposite angle. Interleaved pairs are one complex multiply.
+Angles are formed in float64: at position 10^5 a float32 angle is wrong in the second digit.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from backends.fused.numpy._rows import by_blocks, floats
+
+__all__ = ["forward", "supports", "vjp"]
+
+LAYOUTS = ("interleaved", "half")
+
+
+def supports(x, positions, *, layout="interleaved", base=10000.0, **others):
+    """Whether `forward` takes these: float32 or float64, d even, integer positions."""
+    return (
+        not others
+        and floats(x)
+        and layout in LAYOUTS
+        and x.ndim >= 2
+        and x.shape[-1] % 2 == 0
+        and positions.dtype.kind in "iu"
+        and _spread(positions, x) is not None
+    )
+
+
+def forward(x, positions, *, layout="interleaved", base=10000.0):
+    """Rotate every pair of x by its position.
+
+    Parameters
+    ----------
+    x : float[*B H T d]
+    positions : int[T], or broadcastable to [*B T]
+    layout : {"interleaved", "half"}
+    base : float
+
+    Returns
+    -------
+    float[*B H T d], ()
+
+    Raises
+    ------
+    ValueError
+        d is odd, another layout, or positions that do not fit.
+    """
+    return _rotate(x, positions, layout, base, 1), ()
+
+
+def vjp(g, out, saved, needs, x, positions, *, layout="interleaved", base=10000.0):
+    """Cotangent of x: g rotated back."""
+    return (_rotate(g, positions, layout, base, -1) if needs[0] else None,)
+
+
+def _rotate(x, positions, layout, base, sign):
+    d = x.shape[-1]
+    if d % 2:
+        raise ValueError(f"rope: x has d={d}; needs an even head dimension")
+    if layout not in LAYOUTS:
+        raise ValueError(f"rope: layout={layout!r}; needed one of {LAYOUTS}")
+    where = _spread(positions, x)
+    if where is None:
+        raise ValueError(
+            f"rope: positions have shape {positions.shape}, x has {x.shape}; needs [T] or [*B T]"
+        )
+    turn = _turns(where.tobytes(), where.shape, where.dtype.str, d, float(base), x.dtype.str)
+    y = np.empty(x.shape, x.dtype)
+    if not y.size:
+        return y
+    rotate = _interleaved if layout == "interleaved" else _half
+    turn = np.broadcast_to(turn, (*x.shape[:-1], d // 2))
+    by_blocks(lambda r, _: rotate(x[r], turn[r], y[r], sign), len(x), x[0].size)
+    return y
+
+
+def _interleaved(x, turn, y, sign):
+    if x.strides[-1] != x.itemsize:
+        x = np.ascontiguousarray(x)
+    pairs = x.view(turn.dtype)
+    np.multiply(pairs, turn if sign > 0 else turn.conj(), out=y.view(turn.dtype))
+
+
+def _half(x, turn, y, sign):
+    cos, sin = turn.real, turn.imag * sign
+    n = x.shape[-1] // 2
+    np.multiply(x[..., :n], cos, out=y[..., :n])
+    y[..., :n] -= x[..., n:] * sin
+    np.multiply(x[..., n:], cos, out=y[..., n:])
+    y[..., n:] += x[..., :n] * sin
+
+
+def _spread(positions, x):
+    """Positions with an axis for the heads, [T] or [*b 1 T] broadcastable to [*B H T]; or None."""
+    where = positions if positions.ndim < 2 else positions[..., None, :]
+    padded = where.shape
+    full = x.shape[:-1]
+    if where.ndim > len(full) or where.ndim == 0:
+        return None
+    fits = all(n in (1, m) for n, m in zip(padded[::-1], full[::-1], strict=False))
+    return where if fits else None
+
+
+@lru_cache(maxsize=16)
+def _turns(positions, shape, kind, d, base, dtype):
+    """e^{i position theta}: complex[*shape d/2]. Kept, as sines cost more than the rotation."""
+    where = np.frombuffer(positions, kind).reshape(shape).astype(np.float64)
+    angle = where[..., None] * base ** (-np.arange(0, d, 2) / max(d, 1))
+    turn = np.empty(angle.shape, np.result_type(np.dtype(dtype), np.complex64))
+    turn.real, turn.imag = np.cos(angle), np.sin(angle)
+    turn.flags.writeable = False
+    return turn
