@@ -1,0 +1,296 @@
+"""Gradient checkpointing: drop what the tape saves, compute it again when it is asked for.
+
+Reference: Chen et al. 2016, Training deep nets with sublinear memory cost (arXiv:1604.06174).
+
+A checkpoint keeps the nodes and their order and drops their saved values alone; the first value
+that a backward asks for runs the function again and fills in all of them. So gradients have the
+bits of the plain run: nothing but memory and time has changed.
+
+C1  Every saved value leaves a checksum. A value that comes back different raises: the function is
+    not deterministic, or something it reads was changed.
+C2  The last segment of `checkpoint_sequential` is not dropped: its values are needed first.
+C3  With unit layers and segments of lengths l_1..l_K the tape holds at most
+    max_j (j + l_j - 1) values: the inputs of segments 1..j, and the rest of segment j.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from autodiff.forward import dual
+from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, storage, tick
+from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
+from autodiff.tree import tree_flatten, tree_unflatten
+
+__all__ = ["checkpoint", "checkpoint_sequential", "saved_bytes"]
+
+
+class _Arguments:
+    """Stands where a primitive would, for the arguments that a segment keeps."""
+
+    name = "checkpoint"
+
+    def label(self, position: int, inputs: int) -> str:
+        return f"argument leaf {position}"
+
+
+class _Dropped(Held):
+    """The place of one node's saved values."""
+
+    def __init__(self, segment: _Segment, index: int):
+        self.segment, self.index, self.kept = segment, index, None
+
+    def values(self, node: Node) -> tuple:
+        if self.kept is None:
+            self.segment.recompute()
+        return self.kept
+
+    def arrays(self) -> list:
+        mine = [raw(v) for v in self.kept or () if hasattr(v, "shape")]
+        return mine + self.segment.arrays()
+
+
+class _Segment:
+    """One checkpointed call."""
+
+    def __init__(self, f: Callable, args: tuple, rng: np.random.Generator | None):
+        self.f = f
+        self.rng = rng
+        self.state = None if rng is None else rng.bit_generator.state
+        flat, self.shape = tree_flatten(args)
+        self.others = [None if isinstance(x, Tensor) else x for x in flat]
+        self.tracked = [isinstance(x, Tensor) and x.node is not None for x in flat]
+        self.is_tensor = [isinstance(x, Tensor) for x in flat]
+        self.sums: list[tuple] = []
+        self.places: list[weakref.ref] = []
+        self.node = Node()
+        self.node.prim = _Arguments()
+        self.node.edges = ()
+        self.node.seq = tick()
+        kept = [x if x.__class__ is Dual else raw(x) for x in flat if isinstance(x, Tensor)]
+        self.node.saved = tuple(kept)
+        if STATE.saver is not None:
+            # An outer checkpoint drops the arguments of an inner one too.
+            self.node.saved = STATE.saver(self.node, tuple(kept))
+
+    def drop(self, node: Node, saved: tuple) -> Any:
+        if all(v is None for v in saved):
+            return saved
+        place = _Dropped(self, len(self.places))
+        self.places.append(weakref.ref(place))
+        self.sums.append((node.prim, len(node.edges), tuple(map(_checksum, saved))))
+        return place
+
+    def recompute(self) -> None:
+        count = 0
+
+        def fill(node: Node, saved: tuple) -> tuple:
+            nonlocal count
+            if all(v is None for v in saved):
+                return saved
+            self._compare(count, node, saved)
+            place = self.places[count]()
+            if place is not None and place.kept is None:
+                place.kept = saved
+            count += 1
+            return saved
+
+        with enable_grad(), _rewound(self.rng, self.state), saving(fill):
+            self.f(*self._arguments())
+        if count != len(self.sums):
+            raise RuntimeError(
+                f"checkpoint: {_name(self.f)} is not deterministic: it saved {len(self.sums)} "
+                f"times, and {count} times when it was run again"
+            )
+
+    def _compare(self, count: int, node: Node, saved: tuple) -> None:
+        if count >= len(self.sums):
+            return
+        prim, inputs, sums = self.sums[count]
+        if prim is not node.prim:
+            if prim.__class__ is _Arguments and node.prim.__class__ is _Arguments:
+                pass
+            else:
+                raise RuntimeError(
+                    f"checkpoint: {_name(self.f)} is not deterministic: its operation number "
+                    f"{count} was {prim.name}, and {node.prim.name} when it was run again"
+                )
+        for i, (old, new) in enumerate(zip(sums, map(_checksum, saved), strict=False)):
+            if old != new:
+                raise RuntimeError(
+                    f"checkpoint: {_name(self.f)} is not deterministic: the {prim.label(i, inputs)}"
+                    f" that {prim.name} saved (number {count}) differs when it was run again; pass "
+                    "rng= if it draws random numbers"
+                )
+
+    def _arguments(self) -> Any:
+        saved = self.node.saved
+        if saved.__class__ is not tuple:
+            saved = saved.values(self.node)
+        if self.node.seq < WRITES.last:
+            WRITES.check(self.node, tuple(map(raw, saved)))
+        kept = iter(saved)
+        flat = []
+        for other, tracked, is_tensor in zip(
+            self.others, self.tracked, self.is_tensor, strict=True
+        ):
+            if not is_tensor:
+                flat.append(other)
+                continue
+            x = next(kept)
+            node = leaf(raw(x)) if tracked else None
+            tangents = x.tangents if x.__class__ is Dual else {}
+            flat.append(dual(raw(x), node, tangents) if tangents else _tensor(raw(x), node))
+        return tree_unflatten(self.shape, flat)
+
+    def arrays(self) -> list:
+        saved = self.node.saved
+        if isinstance(saved, Held):
+            return saved.arrays()
+        return [raw(v) for v in saved]
+
+
+def _name(f: Callable) -> str:
+    return getattr(f, "__name__", type(f).__name__)
+
+
+def _checksum(value: Any) -> Any:
+    value = raw(value)
+    if not hasattr(value, "shape"):
+        return value
+    array = np.ascontiguousarray(backend_of(value).to_numpy(value))
+    return tuple(value.shape), str(value.dtype), zlib.crc32(array.data.cast("B") if array.size else b"")
+
+
+@contextmanager
+def _rewound(rng: np.random.Generator | None, state: Any):
+    if rng is None:
+        yield
+        return
+    now = rng.bit_generator.state
+    rng.bit_generator.state = state
+    try:
+        yield
+    finally:
+        rng.bit_generator.state = now
+
+
+def checkpoint(f: Callable, *args: Any, rng: np.random.Generator | None = None) -> Any:
+    """``f(*args)``, keeping the arguments for the backward and nothing in between.
+
+    Parameters
+    ----------
+    f : callable
+        Deterministic but for `rng`.
+    *args : trees
+        Tensors, arrays, anything.
+    rng : numpy.random.Generator, optional
+        The generator that f draws from. It is rewound while f runs again and put back after, so
+        that its later draws are those of a run without checkpoint.
+
+    Returns
+    -------
+    what f returns
+
+    Raises
+    ------
+    RuntimeError
+        In the backward: f saved other values when it was run again; the message names the first.
+    """
+    if not STATE.grad:
+        return f(*args)
+    segment = _Segment(f, args, rng)
+    with saving(segment.drop):
+        return f(*args)
+
+
+def checkpoint_sequential(
+    fs: Sequence[Callable],
+    x: Any,
+    segments: int | Sequence[int] | None = None,
+    rng: np.random.Generator | None = None,
+) -> Any:
+    """``fs[-1](...fs[0](x))`` with every segment but the last checkpointed.
+
+    Parameters
+    ----------
+    fs : sequence of callables
+        Layers, each from one value to one.
+    x : tree
+    segments : int or sequence of int, optional
+        Number of segments, or their lengths. By default sqrt(n) of them: 2 sqrt(n) - 1 values live.
+    rng : numpy.random.Generator, optional
+        As for `checkpoint`.
+
+    Returns
+    -------
+    what the last layer returns
+    """
+    start = 0
+    lengths = segment_lengths(len(fs), segments)
+    for k, length in enumerate(lengths):
+        run = _chain(fs[start : start + length])
+        x = run(x) if k == len(lengths) - 1 else checkpoint(run, x, rng=rng)
+        start += length
+    return x
+
+
+def _chain(layers: Sequence[Callable]) -> Callable:
+    def segment(x: Any) -> Any:
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return segment
+
+
+def segment_lengths(n: int, segments: int | Sequence[int] | None = None) -> list[int]:
+    """Lengths of the segments of n layers: as even as can be, the longer ones first.
+
+    Examples
+    --------
+    >>> segment_lengths(10, 4), segment_lengths(9)
+    ([3, 3, 2, 2], [3, 3, 3])
+    """
+    if segments is None:
+        segments = max(1, round(math.sqrt(n)))
+    if isinstance(segments, int):
+        if not 1 <= segments <= max(n, 1):
+            raise ValueError(f"checkpoint_sequential: {segments} segments for {n} layers")
+        return [n // segments + (k < n % segments) for k in range(segments)]
+    lengths = list(segments)
+    if sum(lengths) != n or any(k < 1 for k in lengths):
+        raise ValueError(
+            f"checkpoint_sequential: segment lengths {lengths} must be positive and sum to {n}"
+        )
+    return lengths
+
+
+def saved_bytes(*outs: Tensor) -> int:
+    """Bytes of the arrays that the tape of these tensors keeps for a backward, each once.
+
+    Memory shared by views is counted once, in full.
+    """
+    stack = [t.node for t in outs if t.node is not None]
+    seen = {n.seq for n in stack}
+    stores: dict[int, Any] = {}
+    while stack:
+        node = stack.pop()
+        saved = node.saved
+        held = saved.arrays() if isinstance(saved, Held) else (saved or ())
+        for value in held:
+            if hasattr(value, "shape"):
+                store = storage(value)
+                stores[id(store)] = store
+        for edge in node.edges:
+            if edge is not None and edge.seq not in seen:
+                seen.add(edge.seq)
+                stack.append(edge)
+    return sum(s.nbytes for s in stores.values())
