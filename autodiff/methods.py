@@ -13,6 +13,7 @@ from autodiff.tape import SPECIAL, STATE, Node, tick
 from autodiff.tensor import Dual, Tensor, backend_of, raw
 from backends import get
 
+
 def _swift(name: str, saves: bool) -> Callable:
     """``x op y`` of NumPy arrays, which `Primitive.__call__` would record in twice the time.
 

@@ -109,7 +109,8 @@ def key_order_is_immaterial(impl, c, expect):
 
 
 @law(
-    ID, "L7", given=qkv.where(S=dims(1, 6, large=140), T=dims(1, 6, large=140), mask_kind=choose("full", "rows", "bottom_right")),
+    ID, "L7",
+    given=qkv.where(S=dims(1, 6, 140), T=dims(1, 6, 140), mask_kind=choose("full", "rows", "bottom_right")),
     kills=["mask_then_cap"], passes_null=["zeros", "constant", "identity"],
 )  # fmt: skip
 def masked_keys_are_invisible(impl, c, expect):
@@ -188,7 +189,7 @@ def large_logits_pick_the_largest(impl, c, expect):
 
 
 @law(
-    ID, "L12", closed_form=True, given=plain.where(softcap=none_or(50.0), T=dims(1, 4, large=20), S=dims(1, 6, large=140)),
+    ID, "L12", closed_form=True, given=plain.where(softcap=none_or(50.0), T=dims(1, 4, 20), S=dims(1, 6, 140)),
     kills=["bias_scaled", "bias_ignored"],
 )  # fmt: skip
 def a_bias_is_a_log_weight(impl, c, expect):
@@ -211,7 +212,8 @@ def a_bias_is_a_log_weight(impl, c, expect):
     kills=["cap_has_slope_one", "gradient_without_delta"],
 )  # fmt: skip
 def gradient_of_two_keys(impl, c, expect):
-    "S = 2, v = (0, 1), g = 1: dv = (1 - p, p) and dq = p (1 - p) (c_1 k_1 - c_0 k_0) / sqrt(d), c_j = 1 - (s_j / cap)^2."
+    """S = 2, v = (0, 1), g = 1: dv = (1 - p, p) and dq = p (1 - p) (c_1 k_1 - c_0 k_0) / sqrt(d), with the
+    softcap's slope c_j = 1 - (s_j / cap)^2."""
     c = c.replace(v=np.broadcast_to(np.array([[0.0], [1.0]], c.dtype), c.v.shape).copy())
     q, k = f64(c, "q", "k")
     raw = (q @ np.swapaxes(k, -1, -2)) / math.sqrt(c.d)
