@@ -88,16 +88,15 @@ def verify_table(rows, backend):
     """The table of `verify`: one line an algorithm."""
     table = Table(title=f"laws on {backend}")
     table.add_column("algorithm", no_wrap=True)
-    for name in ("laws", "cases", "killed", "worst error", "its bound", "s"):
-        table.add_column(name, justify="right", no_wrap=name != "worst error" and name != "its bound")
+    for name in ("laws", "cases", "killed", "error of bound", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for r in rows:
         mark = "[green]holds[/]" if r.holds else "[red]broken[/]"
-        error = "bitwise" if r.worst_error is None else f"{r.worst_error:.1e}"
-        bound = "" if r.bound is None else f"{r.bound:.1e}"
+        error = "bitwise" if r.bound is None else f"{r.worst_error:.0e} of {r.bound:.0e}"
         killed = f"{r.killed}/{r.mutants}"
         table.add_row(
-            r.id, f"{r.laws} x {len(r.forms)}", str(r.cases), killed, error, bound, f"{r.seconds:.1f}", mark
+            r.id, f"{r.laws} x {len(r.forms)}", str(r.cases), killed, error, f"{r.seconds:.1f}", mark
         )
     return table
 

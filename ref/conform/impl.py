@@ -135,7 +135,7 @@ class Impl:
     def _carry(self, value, c):
         if isinstance(value, np.ndarray):
             same = self.backend.name == "numpy"
-            return value if same else self.backend.from_numpy(np.ascontiguousarray(value))
+            return value if same else self.backend.from_numpy(value.copy(order="C"))
         if hasattr(value, "tile") and self.target.foreign:
             return np.array(value.tile(np, np.arange(c.T), np.arange(c.S), c.T, c.S))
         return _map(lambda v: self._carry(v, c), value) if _is_tree(value) else value

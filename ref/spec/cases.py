@@ -200,7 +200,9 @@ class Case:
 
 def lay_out(array, layout):
     """The same numbers in another memory layout: C, F, strided (every second), reversed (negative)."""
-    if array.ndim == 0 or layout == "C":
+    if array.ndim == 0:  # ascontiguousarray would add an axis
+        return array.copy()
+    if layout == "C":
         return np.ascontiguousarray(array)
     if layout == "F":
         return np.asfortranarray(array)

@@ -141,3 +141,40 @@ def test_show_joins_header_docstring_laws_and_mutants(run):
     text = run("show", "attention.sdpa").stdout
     for said in ("1706.03762", "C3", "Parameters", "closed form", "gqa_tile", "jax-js#180"):
         assert said in text
+
+
+GRADIENTS = """
+    import numpy as np
+    from ref.attention.sdpa import sdpa
+
+    def attention(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
+        return np.asarray(sdpa(q, k, v, mask=mask, bias=bias, softcap=softcap, scale=scale))
+
+    def attention_vjp(g, q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
+        R, a = q.shape[-3] // k.shape[-3], q.shape[-1] ** -0.5 if scale is None else scale
+        keep = np.ones((q.shape[-2], k.shape[-2]), bool) if mask is None else mask
+        kk, vv = (np.repeat(np.where(np.isfinite(x), x, 0), R, axis=-3) for x in (k, v))
+        s = q @ np.swapaxes(kk, -1, -2) * a
+        s = s if softcap is None else softcap * np.tanh(s / softcap)
+        x = np.where(keep, s + (0 if bias is None else bias), -np.inf)
+        p = np.exp(x - np.max(x, -1, keepdims=True, initial=-1e300))
+        p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300).astype(p.dtype)
+        dp = g @ np.swapaxes(vv, -1, -2)
+        ds = p * (dp - (p * dp).sum(-1, keepdims=True)) * a
+        if softcap is not None:
+            ds = ds * SLOPE
+        group = lambda x: x.reshape(*x.shape[:-3], k.shape[-3], R, *x.shape[-2:]).sum(-3)
+        dk, dv = np.swapaxes(ds, -1, -2) @ q, np.swapaxes(p, -1, -2) @ g
+        return {"q": ds @ kk, "k": group(dk), "v": group(dv)}
+"""
+
+
+@pytest.mark.parametrize("slope, verdict", [("(1 - (s / softcap) ** 2)", 0), ("1.0", 1)])
+def test_gradients_beside_a_function_are_judged(run, slope, verdict):
+    name = f"own_gradients_{verdict}"
+    run.write(name, GRADIENTS.replace("SLOPE", slope))
+    done = run("check", "attention.sdpa", f"{name}:attention", "--grads", "--json", "--examples", "40")
+    report = json.loads(done.stdout)
+    assert done.exit_code == verdict, [x for x in report["laws"] if x["verdict"] == "failed"]
+    failed = {x["law"] for x in report["laws"] if x["verdict"] == "failed"}
+    assert failed == ({"L13", "L14"} if verdict else set())

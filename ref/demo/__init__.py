@@ -1,0 +1,1 @@
+"""The first run: a small language model trained on real text beside honest baselines."""
