@@ -96,8 +96,12 @@ def _tree_nulls(spec):
 
         return Target(name, function, differentiable=False)
 
+    positional = spec.parameters[0]
+
     def identity(*args, **options):
-        return args[0] if len(spec.signature.outputs) == 1 else tuple(args[: len(spec.signature.outputs)])
+        given = dict(zip(positional, args, strict=False))
+        outs = [given.get(e.name, args[0]) for e in spec.signature.outputs]
+        return outs[0] if len(outs) == 1 else tuple(outs)
 
     made = {
         "zeros": leafwise("zeros", np.zeros_like),

@@ -118,6 +118,7 @@ VALUES = {
     "positive": lambda g, shape: np.abs(_normal(g, shape)) + 2.0**-6,
     "integer": lambda g, shape: g.integers(-8, 9, shape).astype(np.float64),
     "extreme": lambda g, shape: _normal(g, shape) * 64.0,
+    "tiny": lambda g, shape: _normal(g, shape) * 2.0 ** -g.integers(0, 9, shape),
 }
 
 
@@ -162,8 +163,13 @@ class Case:
         (Another layout may take another path through BLAS and so give other bits.)
         """
         layout = self._fields.get("layout", "C")
-        laid = {n: lay_out(v, layout) if isinstance(v, np.ndarray) else v for n, v in fields.items()}
-        return Case(self.spec, {**self._fields, **laid})
+
+        def laid(name, value):
+            if isinstance(value, np.generic) and isinstance(self._fields.get(name), np.ndarray):
+                value = np.asarray(value)  # arithmetic turns an array without axes into a scalar
+            return lay_out(value, layout) if isinstance(value, np.ndarray) else value
+
+        return Case(self.spec, {**self._fields, **{n: laid(n, v) for n, v in fields.items()}})
 
     def call_fields(self):
         """{name: value} of what the function is called with."""
@@ -371,4 +377,4 @@ def _fill_arrays(draw, c, values):
             quarters = draw(st.lists(st.integers(-8, 8), min_size=size, max_size=size))
             c[entry.name] = np.array(quarters, np.float64).reshape(shape) / 4
         else:
-            c[entry.name] = VALUES[kind](rng(draw), shape)
+            c[entry.name] = np.asarray(VALUES[kind](rng(draw), shape))

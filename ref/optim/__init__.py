@@ -1,0 +1,1 @@
+"""Optimizers, clipping and schedules, as plain functions of parameters, gradients and state."""
