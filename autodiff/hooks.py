@@ -12,7 +12,6 @@ from typing import Any
 from autodiff.tape import Held, Node, saving
 from autodiff.tensor import Tensor, raw
 
-
 ON: dict[int, dict[int, Callable]] = {}  # node seq -> hooks on its gradient
 AFTER: dict[int, list[Callable]] = {}  # leaf seq -> hooks after accumulation
 

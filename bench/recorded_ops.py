@@ -16,10 +16,10 @@ from collections.abc import Callable
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from autodiff import tensor
-from bench.common import alternating, settle_allocator
+from autodiff import tensor  # noqa: E402
+from bench.common import alternating, settle_allocator  # noqa: E402
 
 Case = Callable[[int], None]
 

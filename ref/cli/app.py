@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ref.cli import tables
+from ref.demo import commands
 from ref.spec import UnknownId, all_specs, get, load_laws
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+commands.register(app)
 out, err = Console(), Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print stable JSON instead of tables.")]

@@ -87,7 +87,7 @@ def show(spec):
 def verify_table(rows, backend):
     """The table of `verify`: one line an algorithm."""
     table = Table(title=f"laws on {backend}")
-    table.add_column("algorithm", no_wrap=True)
+    table.add_column("algorithm", overflow="fold")
     for name in ("laws", "cases", "killed", "error of bound", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)

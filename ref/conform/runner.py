@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.errors import Unsatisfiable
+from hypothesis.errors import Flaky, Unsatisfiable
 from hypothesis.internal.conjecture import providers
 
 from ref.conform.expect import Expect, LawBroken
@@ -129,6 +129,8 @@ def _search(run, given, examples, shrink, seed):
     if seed is None:
         seed = zlib.crc32(f"{run.law.id} {run.law.label}".encode())
 
+    failures = []
+
     @hypothesis.seed(seed)
     @settings(
         max_examples=examples,
@@ -143,11 +145,15 @@ def _search(run, given, examples, shrink, seed):
     def body(case):
         run.failure = None
         if not run.judge(case):
+            failures.append(run.failure)
             raise _Failed
 
     try:
         body()
     except _Failed:
+        return "failed"
+    except Flaky:  # it failed, and not when called again: the target has a state
+        run.failure = failures[-1]
         return "failed"
     except NotOffered:
         return "not_applicable"

@@ -86,9 +86,9 @@ def draw_bools(draw, shape, probability=0.6):
     """A boolean array; small ones are drawn one by one, so that they shrink (towards True)."""
     size = int(np.prod(shape, dtype=np.int64))
     if size > ELEMENTWISE:
-        return rng(draw).random(shape) < probability
+        return np.asarray(rng(draw).random(shape) < probability)
     dropped = draw(st.lists(st.booleans(), min_size=size, max_size=size))
-    return ~np.array(dropped, bool).reshape(shape)
+    return (~np.array(dropped, bool)).reshape(shape)
 
 
 def floats(axes, kind="normal"):
@@ -375,6 +375,6 @@ def _fill_arrays(draw, c, values):
         size = int(np.prod(shape, dtype=np.int64))
         if kind == "dyadic" and size <= ELEMENTWISE:
             quarters = draw(st.lists(st.integers(-8, 8), min_size=size, max_size=size))
-            c[entry.name] = np.array(quarters, np.float64).reshape(shape) / 4
+            c[entry.name] = (np.array(quarters, np.float64) / 4).reshape(shape)
         else:
             c[entry.name] = np.asarray(VALUES[kind](rng(draw), shape))

@@ -22,7 +22,7 @@ ON_LOAD = {
     "mpmath": ("*_laws.py", "ref/conform/*"),
     "pytest": ("ref/conform/*",),
     "rich": ("ref/cli/*", "ref/conform/*", "ref/demo/*"),
-    "typer": ("ref/cli/*",),
+    "typer": ("ref/cli/*", "ref/demo/*"),
     "array_api_strict": ("backends/*strict*",),
     "cupy": ("backends/*cupy*",),
     "cupyx": ("backends/*cupy*",),

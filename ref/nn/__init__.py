@@ -1,0 +1,1 @@
+"""Layers: linear, embedding, norms, rotary positions, gated units, dropout."""
