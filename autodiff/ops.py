@@ -171,7 +171,7 @@ def stack(arrays, *, axis=0):
 
 def unstack(x, *, axis=0):
     before = (slice(None),) * (axis % x.ndim)
-    return tuple(getitem(x, (*before, i)) for i in range(x.shape[axis]))
+    return tuple(getitem(x, (*before, i, ...)) for i in range(x.shape[axis]))
 
 
 def repeat(x, repeats, *, axis=None):

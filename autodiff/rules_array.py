@@ -63,8 +63,8 @@ def concat(xp: Any, g: Any, node: Any) -> tuple:
     out = []
     start = 0
     for edge, size in zip(node.edges, node.params["sizes"], strict=True):
-        part = (*before, slice(start, start + size))
-        out.append(None if edge is None else g[part])
+        part = (*before, slice(start, start + size), ...)
+        out.append(None if edge is None else fit(xp, g[part], edge))
         start += size
     return tuple(out)
 
@@ -72,7 +72,9 @@ def concat(xp: Any, g: Any, node: Any) -> tuple:
 @primitive("stack", (), forward=lambda xp, *xs, axis: xp.stack(xs, axis=axis), kind="linear")
 def stack(xp: Any, g: Any, node: Any) -> tuple:
     before = (slice(None),) * node.params["axis"]
-    return tuple(None if e is None else g[(*before, i)] for i, e in enumerate(node.edges))
+    return tuple(
+        None if e is None else fit(xp, g[(*before, i, ...)], e) for i, e in enumerate(node.edges)
+    )
 
 
 @primitive("getitem", forward=lambda xp, x, index: x[index], kind="linear")

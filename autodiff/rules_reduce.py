@@ -109,5 +109,5 @@ def cumulative_sum(xp: Any, g: Any, node: Any) -> tuple:
     axis = node.params["axis"]
     if node.params.get("include_initial"):
         ndim = len(node.edges[0].shape)
-        g = g[(slice(None),) * (axis % ndim) + (slice(1, None),)]
+        g = g[(*(slice(None),) * (axis % ndim), slice(1, None), ...)]
     return (xp.flip(xp.cumulative_sum(xp.flip(g, axis=axis), axis=axis), axis=axis),)

@@ -1,0 +1,83 @@
+"""What the layers say of bad input: the function, what arrived, what was needed. In both forms."""
+
+import numpy as np
+import pytest
+
+from autodiff import forms
+from ref.nn.dropout import dropout
+from ref.nn.embedding import embedding
+from ref.nn.gelu import gelu
+from ref.nn.keep_mask import keep_mask
+from ref.nn.layer_norm import layer_norm
+from ref.nn.linear import linear
+from ref.nn.rms_norm import rms_norm
+from ref.nn.rope import rope
+from ref.nn.swiglu import swiglu
+
+
+def x(*shape, dtype=np.float64):
+    return np.zeros(shape, dtype)
+
+
+IDS, KEEP = np.array([0, 4]), np.ones((2, 3), bool)
+f32, whole = {"dtype": np.float32}, {"dtype": np.int64}
+
+CASES = [
+    (linear, ValueError, (x(2, 3), x(4, 5), x(4)), {}, r"linear: weight has I=5, x has I=3; .* must share I"),
+    (linear, ValueError, (x(2, 3), x(4, 3), x(5)), {}, "linear: bias has O=5, weight has O=4"),
+    (linear, TypeError, (x(2, 3), x(4, 3, **f32)), {}, "weight has dtype float32, x has float64"),
+    (linear, TypeError, (x(2, 3, **whole), x(4, 3)), {}, r"x has dtype int64; x\[\*B I\] must be float"),
+    (embedding, ValueError, (x(4, 3), IDS), {}, r"embedding: ids hold 4, weight has V=4 rows; needs 0\.\.3"),
+    (embedding, ValueError, (x(9, 3), -IDS), {}, "embedding: ids hold -4"),
+    (embedding, ValueError, (x(4), IDS), {}, r"embedding: weight has shape \(4,\).*needs 2"),
+    (embedding, TypeError, (x(9, 3), x(2)), {}, r"ids has dtype float64; ids\[\*B\] must be int"),
+    (embedding, TypeError, (x(9, 3, **whole), IDS), {}, "weight has dtype int64"),
+    (layer_norm, ValueError, (x(2, 3), x(4), x(3)), {}, "layer_norm: weight has d=4, x has d=3"),
+    (layer_norm, ValueError, (x(2, 3), x(3), x(4)), {}, "layer_norm: bias has d=4, x has d=3"),
+    (layer_norm, TypeError, (x(2, 3), x(3), x(3, **f32)), {}, "bias has dtype float32, x has float64"),
+    (layer_norm, TypeError, (x(2, 3, **whole),), {}, "x has dtype int64"),
+    (rms_norm, ValueError, (x(2, 3), x(4)), {}, "rms_norm: weight has d=4, x has d=3"),
+    (rms_norm, TypeError, (x(2, 3), x(3, **f32)), {}, "weight has dtype float32, x has float64"),
+    (rms_norm, TypeError, (x(2, 3, **whole), x(3, **whole)), {}, "x has dtype int64"),
+    (rope, ValueError, (x(2, 4, 3), np.arange(4)), {}, "rope: x has d=3; needs an even head dimension"),
+    (rope, ValueError, (x(2, 4, 2), np.arange(4)), {"layout": "neox"}, "layout='neox'; needed one of .*half"),
+    (rope, ValueError, (x(2, 4, 2), np.arange(5)), {}, r"positions have shape \(5,\), x has \(2, 4, 2\)"),
+    (rope, ValueError, (x(3, 2, 4, 2), x(2, 4, **whole)), {}, r"positions have shape \(2, 4\).*\[\*B T\]"),
+    (rope, ValueError, (x(2, 4, 2), np.array(3)), {}, r"positions have shape \(\)"),
+    (rope, TypeError, (x(2, 4, 2), x(4)), {}, "positions has dtype float64; .* must be int"),
+    (rope, TypeError, (x(2, 4, 2, **whole), np.arange(4)), {}, "x has dtype int64"),
+    (swiglu, ValueError, (x(2, 3), x(2, 4)), {}, "swiglu: up has F=4, gate has F=3"),
+    (swiglu, ValueError, (x(2, 3), x(3)), {}, r"swiglu: up has B=\(\), gate has B=\(2,\)"),
+    (swiglu, TypeError, (x(2, 3), x(2, 3, **f32)), {}, "up has dtype float32, gate has float64"),
+    (gelu, ValueError, (x(3),), {"approximate": "quick"}, "gelu: approximate='quick'; needed one of"),
+    (gelu, TypeError, (x(3, **whole),), {}, "x has dtype int64"),
+    (keep_mask, ValueError, (IDS,), {"seed": -1, "rate": 0.5}, "keep_mask: seed=-1; needed 0 <= seed"),
+    (keep_mask, ValueError, (IDS,), {"seed": 2**64, "rate": 0.5}, "seed=18446744073709551616"),
+    (keep_mask, ValueError, (IDS,), {"seed": 0, "rate": 1.0}, "keep_mask: rate=1.0; needed 0 <= rate < 1"),
+    (keep_mask, TypeError, (x(3),), {"seed": 0, "rate": 0.5}, "positions has dtype float64"),
+    (dropout, ValueError, (x(2, 3), KEEP), {"rate": 1.0}, "dropout: rate=1.0; needed 0 <= rate < 1"),
+    (dropout, ValueError, (x(2, 3), KEEP), {"rate": float("nan")}, "dropout: rate=nan"),
+    (dropout, ValueError, (x(2, 3),), {"rate": 0.5}, "dropout: neither of keep and seed arrived"),
+    (dropout, ValueError, (x(2, 3), KEEP), {"rate": 0.5, "seed": 1}, "dropout: both of keep and seed"),
+    (dropout, ValueError, (x(2, 3),), {"rate": 0.5, "seed": -1}, "seed=-1; needed 0 <= seed"),
+    (dropout, ValueError, (x(3, 2), KEEP), {"rate": 0.5}, r"dropout: keep has B=\(2, 3\), x has B=\(3, 2\)"),
+    (dropout, TypeError, (x(2, 3), x(2, 3)), {"rate": 0.5}, r"keep has dtype float64; .* must be bool"),
+    (dropout, TypeError, (x(2, 3, **whole), KEEP), {"rate": 0.5}, "x has dtype int64"),
+]
+
+
+@pytest.mark.parametrize("form", ["fused", "composite"])
+@pytest.mark.parametrize("function, error, args, options, said", CASES)
+def test_bad_input_is_named(function, error, args, options, said, form):
+    with forms(form), pytest.raises(error, match=said):
+        function(*args, **options)
+
+
+@pytest.mark.parametrize(
+    "function, args",
+    [(linear, ((2, 3), (4, 3))), (rms_norm, ((2, 3), (3,))), (layer_norm, ((2, 3), (3,))), (swiglu, ((3,), (3,)))],
+)
+def test_mixed_backends_are_refused(function, args):
+    strict = pytest.importorskip("array_api_strict")
+    with pytest.raises(TypeError, match="strict"):
+        function(x(*args[0]), strict.zeros(args[1]))
