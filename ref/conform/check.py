@@ -67,8 +67,9 @@ def load_target(path):
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
         raise BadTarget(f"target {path!r}: needed module:function")
-    if module_name.split(".")[0] in OURS and os.path.isdir(os.path.join(os.getcwd(), module_name.split(".")[0])):
-        raise BadTarget(_clash(module_name.split(".")[0]))
+    top = module_name.split(".")[0]
+    if top in OURS and os.path.isdir(top) and not os.path.samefile(top, _folder(top)):
+        raise BadTarget(_clash(top))
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -88,6 +89,11 @@ def load_target(path):
     if not callable(function):
         raise BadTarget(f"target {path!r}: {name} is a {type(function).__name__}, not a function")
     return module, function
+
+
+def _folder(package):
+    """Where our own package of that name lies."""
+    return os.path.dirname(importlib.import_module(package).__file__)
 
 
 def _clash(package):
