@@ -144,19 +144,23 @@ def _owned(held: dict, key: int) -> bool:
     # The dict's reference, and the argument of the call.
     if getrefcount(held[key]) != 2 or held[key].__class__ is not _ndarray:
         return False
-    base = held[key].base
-    if base is None:
+    if held[key].base is None:
         return True
-    # The view's reference, the local name, and the argument of the call.
-    sole = base.__class__ is _ndarray and base.base is None and getrefcount(base) == 3
-    return sole and base.size == held[key].size and held[key].flags.writeable
+    # The view's reference, and the argument of the call; a local name may or may not count.
+    if held[key].base.__class__ is not _ndarray or getrefcount(held[key].base) != 2:
+        return False
+    base = held[key].base
+    return base.base is None and base.size == held[key].size and held[key].flags.writeable
 
 
 def _handed_over(held: dict, key: int) -> Any:
     """The finished cotangent, as memory of its own."""
-    if held[key].__class__ is not _ndarray or _owned(held, key):
-        return held.pop(key)
-    return held.pop(key).copy()
+    if held[key].__class__ is _ndarray:
+        return held.pop(key) if _owned(held, key) else held.pop(key).copy()
+    g = held.pop(key)
+    if isinstance(g, (Tensor, np.generic)):
+        return g
+    return backend_of(g).asarray(g, copy=True)
 
 
 def sweep(
@@ -207,15 +211,15 @@ def sweep(
         seq, node = heappop(heap)
         seq = -seq
         prim = node.prim
+        if ON and seq in ON:
+            held[seq] = run_hooks(node, held[seq])
         if wanted is not None and seq in wanted:
             found[seq] = held.pop(seq)
             continue
         if prim is SELECT:
             _to_output(node, held.pop(seq), held, heap)
             continue
-        if ON and seq in ON:
-            held[seq] = run_hooks(node, held[seq])
-        if node.saved == ():
+        if node.saved == () and seq > WRITES.last:
             cotangents = prim.vjp(xp, held.pop(seq), node)
         elif create_graph:
             cotangents = prim.vjp(xp, held.pop(seq), wrapped(node))
@@ -246,6 +250,8 @@ def sweep(
     if wanted is not None:
         for edge in leaves:
             if edge.seq in wanted:
+                if ON and edge.seq in ON:
+                    held[edge.seq] = run_hooks(edge, held[edge.seq])
                 found[edge.seq] = _handed_over(held, edge.seq)
         return found
     _deposit(leaves, held)
@@ -306,10 +312,14 @@ def _deposit(leaves: list[Node], held: dict) -> None:
                 held[key].base is None
             ):
                 t._grad = held.pop(key)
+            elif held[key].__class__ is Tensor:
+                # Another leaf, or the caller, may hold the same tensor.
+                g = held.pop(key)
+                t._grad = _tensor(backend_of(g.data).asarray(g.data, copy=True), g.node)
             else:
                 t._grad = _handed_over(held, key)
     for node in leaves if AFTER else ():
-        for hook in tuple(AFTER.get(node.seq, ())):
+        for hook in tuple(AFTER.get(node.seq, {}).values()):
             if (t := node.tensor()) is not None:
                 hook(t)
 

@@ -19,12 +19,13 @@ import math
 import weakref
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
-from autodiff.forward import dual
+from autodiff.forms import form_chosen, forms
+from autodiff.forward import LIVE, Lifted, dual, relived
 from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, storage, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
@@ -39,6 +40,9 @@ class _Arguments:
 
     def label(self, position: int, inputs: int) -> str:
         return f"argument leaf {position}"
+
+
+_ARGUMENTS = _Arguments()
 
 
 class _Dropped(Held):
@@ -62,16 +66,20 @@ class _Segment:
 
     def __init__(self, f: Callable, args: tuple, rng: np.random.Generator | None):
         self.f = f
+        self.form = form_chosen()
+        self.live = frozenset(LIVE)
         self.rng = rng
         self.state = None if rng is None else rng.bit_generator.state
         flat, self.shape = tree_flatten(args)
         self.others = [None if isinstance(x, Tensor) else x for x in flat]
         self.tracked = [isinstance(x, Tensor) and x.node is not None for x in flat]
         self.is_tensor = [isinstance(x, Tensor) for x in flat]
+        # In forward mode saved values carry tangents, which must lead back to the real arguments.
+        self.nodes = [getattr(x, "node", None) if self.live else None for x in flat]
         self.sums: list[tuple] = []
         self.places: list[weakref.ref] = []
         self.node = Node()
-        self.node.prim = _Arguments()
+        self.node.prim = _ARGUMENTS
         self.node.edges = ()
         self.node.seq = tick()
         kept = [x if x.__class__ is Dual else raw(x) for x in flat if isinstance(x, Tensor)]
@@ -83,10 +91,18 @@ class _Segment:
     def drop(self, node: Node, saved: tuple) -> Any:
         if all(v is None for v in saved):
             return saved
+        # Kept until f has run: f may differentiate inside itself.
         place = _Dropped(self, len(self.places))
+        place.kept = saved
         self.places.append(weakref.ref(place))
         self.sums.append((node.prim, len(node.edges), tuple(map(_checksum, saved))))
         return place
+
+    def forget(self) -> None:
+        """f has run: from here on its values are dropped."""
+        for ref in self.places:
+            if (place := ref()) is not None:
+                place.kept = None
 
     def recompute(self) -> None:
         count = 0
@@ -95,14 +111,18 @@ class _Segment:
             nonlocal count
             if all(v is None for v in saved):
                 return saved
-            self._compare(count, node, saved)
-            place = self.places[count]()
-            if place is not None and place.kept is None:
-                place.kept = saved
+            if count < len(self.places):
+                self._compare(count, node, saved)
+                place = self.places[count]()
+                if place is not None and place.kept is None:
+                    place.kept = saved
             count += 1
-            return saved
+            return Lifted(saved) if any(isinstance(v, Tensor) for v in saved) else saved
 
-        with enable_grad(), _rewound(self.rng, self.state), saving(fill):
+        modes = enable_grad(), forms(self.form), relived(self.live), saving(fill)
+        with ExitStack() as stack:
+            for mode in (*modes, _rewound(self.rng, self.state)):
+                stack.enter_context(mode)
             self.f(*self._arguments())
         if count != len(self.sums):
             raise RuntimeError(
@@ -111,17 +131,12 @@ class _Segment:
             )
 
     def _compare(self, count: int, node: Node, saved: tuple) -> None:
-        if count >= len(self.sums):
-            return
         prim, inputs, sums = self.sums[count]
         if prim is not node.prim:
-            if prim.__class__ is _Arguments and node.prim.__class__ is _Arguments:
-                pass
-            else:
-                raise RuntimeError(
-                    f"checkpoint: {_name(self.f)} is not deterministic: its operation number "
-                    f"{count} was {prim.name}, and {node.prim.name} when it was run again"
-                )
+            raise RuntimeError(
+                f"checkpoint: {_name(self.f)} is not deterministic: its operation number {count} "
+                f"was {prim.name}, and {node.prim.name} when it was run again"
+            )
         for i, (old, new) in enumerate(zip(sums, map(_checksum, saved), strict=False)):
             if old != new:
                 raise RuntimeError(
@@ -138,14 +153,15 @@ class _Segment:
             WRITES.check(self.node, tuple(map(raw, saved)))
         kept = iter(saved)
         flat = []
-        for other, tracked, is_tensor in zip(
-            self.others, self.tracked, self.is_tensor, strict=True
+        for other, tracked, is_tensor, node in zip(
+            self.others, self.tracked, self.is_tensor, self.nodes, strict=True
         ):
             if not is_tensor:
                 flat.append(other)
                 continue
             x = next(kept)
-            node = leaf(raw(x)) if tracked else None
+            if tracked and node is None:
+                node = leaf(raw(x))
             tangents = x.tangents if x.__class__ is Dual else {}
             flat.append(dual(raw(x), node, tangents) if tangents else _tensor(raw(x), node))
         return tree_unflatten(self.shape, flat)
@@ -162,11 +178,23 @@ def _name(f: Callable) -> str:
 
 
 def _checksum(value: Any) -> Any:
+    """Shape, dtype and a digest of the bytes.
+
+    A checksum of all bytes would cost as much as the layer. Sums over the rows and the columns of
+    a table of words run at the speed of memory; an exchange of words leaves both unchanged only
+    if it is made to.
+    """
     value = raw(value)
     if not hasattr(value, "shape"):
         return value
-    array = np.ascontiguousarray(backend_of(value).to_numpy(value))
-    return tuple(value.shape), str(value.dtype), zlib.crc32(array.data.cast("B") if array.size else b"")
+    array = value
+    if not isinstance(array, (np.ndarray, np.generic)):
+        array = backend_of(array).to_numpy(array)
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    table = flat[: flat.size // 4096 * 4096].view(np.uint64).reshape(-1, 512)
+    rest = zlib.crc32(flat[table.nbytes :])
+    sums = (zlib.crc32(table.sum(0)), zlib.crc32(table.sum(1))) if table.size else ()
+    return tuple(value.shape), str(value.dtype), rest, *sums
 
 
 @contextmanager
@@ -207,8 +235,11 @@ def checkpoint(f: Callable, *args: Any, rng: np.random.Generator | None = None) 
     if not STATE.grad:
         return f(*args)
     segment = _Segment(f, args, rng)
-    with saving(segment.drop):
-        return f(*args)
+    try:
+        with saving(segment.drop):
+            return f(*args)
+    finally:
+        segment.forget()
 
 
 def checkpoint_sequential(

@@ -52,6 +52,15 @@ class forms(ContextDecorator):  # noqa: N801  a context manager, spelt as a func
     def __exit__(self, *error):
         _CHOICE.form = self.before.pop()
 
+    def _recreate_cm(self):
+        # As a decorator: calls in several threads must not share `before`.
+        return forms(self.form)
+
+
+def form_chosen() -> str:
+    """What `forms` has selected in this thread."""
+    return _CHOICE.form
+
 
 class _Call(NamedTuple):
     """What a node of a fused call remembers besides arrays."""
@@ -117,6 +126,12 @@ class _Form:
         out = tuple(node.saved[n:stop]) if call.outputs else node.saved[n]
         extra = tuple(node.saved[stop:])
         cotangents = self.pull(g, out, extra, needs, *node.saved[:n], **call.options)
+        if not isinstance(cotangents, (tuple, list)) or len(cotangents) != n:
+            got = len(cotangents) if isinstance(cotangents, (tuple, list)) else "no tuple of"
+            raise ValueError(
+                f"{self.name}: its vjp returned {got} cotangents, needed a tuple of {n}, one for "
+                "each tensor argument"
+            )
         return tuple(self._checked(i, c, node.edges[i]) for i, c in enumerate(cotangents))
 
     def _checked(self, i: int, c: Any, edge: Node | None) -> Any:

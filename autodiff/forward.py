@@ -12,6 +12,8 @@ vjp, at any g, is J.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from typing import Any
 
 from autodiff.backward import sweep
@@ -21,6 +23,17 @@ from autodiff.tape import SPECIAL, STATE, Held, Node, enable_grad, leaf
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 
 LIVE: set[int] = set()
+
+
+@contextmanager
+def relived(levels: Set[int]) -> Iterator[None]:
+    """These levels count as live: what ran under them runs again."""
+    ended = levels - LIVE
+    LIVE.update(ended)
+    try:
+        yield
+    finally:
+        LIVE.difference_update(ended)
 
 
 class Lifted(Held):

@@ -9,11 +9,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from autodiff.tape import Held, Node, saving
-from autodiff.tensor import Tensor, raw
+from autodiff.tape import Held, Node, saving, tick
+from autodiff.tensor import Tensor, _tensor, raw
 
 ON: dict[int, dict[int, Callable]] = {}  # node seq -> hooks on its gradient
-AFTER: dict[int, list[Callable]] = {}  # leaf seq -> hooks after accumulation
+AFTER: dict[int, dict[int, Callable]] = {}  # leaf seq -> hooks after accumulation
 
 
 class Handle:
@@ -47,7 +47,7 @@ def register_hook(t: Tensor, hook: Callable[[Any], Any]) -> Handle:
         ON[node.seq] = {}
         weakref.finalize(node, ON.pop, node.seq, None)
     row = ON[node.seq]
-    key = max(row, default=0) + 1
+    key = tick()
     row[key] = hook
 
     def undo() -> None:
@@ -67,16 +67,16 @@ def register_post_accumulate_grad_hook(t: Tensor, hook: Callable[[Tensor], None]
         raise RuntimeError("register_post_accumulate_grad_hook: needs a leaf; use register_hook")
     key = t.node.seq
     if key not in AFTER:
-        AFTER[key] = []
+        AFTER[key] = {}
         weakref.finalize(t.node, AFTER.pop, key, None)
     row = AFTER[key]
-    row.append(hook)
+    place = tick()
+    row[place] = hook
 
     def undo() -> None:
-        if hook in row:
-            row.remove(hook)
-        if not row:
-            AFTER.pop(key, None)
+        row.pop(place, None)
+        if not row and AFTER.get(key) is row:
+            AFTER.pop(key)
 
     return Handle(undo)
 
@@ -92,11 +92,15 @@ def run_hooks(node: Node, g: Any) -> Any:
         new = hook(g)
         if new is None:
             continue
+        if not hasattr(new, "shape"):
+            raise TypeError(f"register_hook: the hook returned a {type(new).__name__}, no array")
         if tuple(new.shape) != tuple(g.shape) or new.dtype != g.dtype:
             raise ValueError(
                 f"register_hook: the hook returned {new.dtype}{tuple(new.shape)}, "
                 f"needed {g.dtype}{tuple(g.shape)}"
             )
+        if isinstance(g, Tensor) and not isinstance(new, Tensor):
+            new = _tensor(new, None)
         g = new if isinstance(g, Tensor) else raw(new)
     return g
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from autodiff import ops
-from autodiff.primitive import TABLE
+from autodiff.primitive import TABLE, refuse_complex
 from autodiff.tape import SPECIAL, STATE, Node, tick
-from autodiff.tensor import Dual, Tensor, backend_of, raw
+from autodiff.tensor import Dual, Tensor, backend_of, raw, tracked
 from backends import get
 
 
@@ -59,6 +59,8 @@ def _swift(name: str, saves: bool) -> Callable:
             node.saved = ()
         node.shape = z.shape
         node.dtype = z.dtype
+        if node.dtype.kind == "c":
+            refuse_complex(name, z)
         node.seq = tick()
         return out
 
@@ -105,16 +107,28 @@ def _inplace(python: str, prim: Any) -> Callable:
     """``t += v`` writes into the memory of t where no gradient is at stake, else makes a new t."""
 
     def method(a: Tensor, b: Any) -> Tensor:
-        if STATE.grad and (a.node is not None or (isinstance(b, Tensor) and b.node is not None)):
+        if tracked(a, tangents_alone=not STATE.grad) or (STATE.grad and tracked(b)):
             if a.node is not None and a.is_leaf:
                 raise RuntimeError(
                     f"__i{python}__: this leaf requires grad, and rebinding its name would lose "
                     "it; write under no_grad(), or give the result another name"
                 )
             return prim(a, b)
-        return a.assign(prim(raw(a), raw(b)))
+        value = prim(raw(a), raw(b))
+        if value.dtype != a.dtype and _kind(value) > _kind(raw(a)):
+            raise TypeError(
+                f"__i{python}__: the result is {value.dtype}, this tensor {a.dtype}; the write "
+                "would lose it"
+            )
+        return a.assign(value)
 
     return method
+
+
+def _kind(array: Any) -> int:
+    """Rank of a dtype among bool, integers, floats and complex numbers."""
+    kinds = ("bool", "integral", "real floating", "complex floating")
+    return [backend_of(array).isdtype(array.dtype, k) for k in kinds].index(True)
 
 
 def _axis_method(f: Callable) -> Callable:

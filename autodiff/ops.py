@@ -144,7 +144,7 @@ def flip(x, *, axis=None):
 
 
 def roll(x, shift, *, axis=None):
-    return TABLE["roll"](x, shift=shift, axis=axis)
+    return TABLE["roll"](x, shift=_axis(shift), axis=_axis(axis))
 
 
 def tril(x, *, k=0):
@@ -193,8 +193,19 @@ def tile(x, repetitions):
 # --- indexing ---------------------------------------------------------------------------------
 
 
+def _index(x, part):
+    if isinstance(part, list):
+        xp = backend_of(raw(x))
+        return xp.asarray(part) if part else xp.zeros(0, dtype=xp.int64)
+    part = raw(part)
+    if hasattr(part, "shape"):
+        backend_of(raw(x), part)  # TypeError: two backends
+    return part
+
+
 def getitem(x, index):
-    index = tuple(raw(i) for i in index) if isinstance(index, tuple) else raw(index)
+    parts = [_index(x, i) for i in index] if isinstance(index, tuple) else None
+    index = _index(x, index) if parts is None else tuple(parts)
     return TABLE["getitem"](x, index=index)
 
 
@@ -208,7 +219,11 @@ def take(x, indices, *, axis=None):
         if x.ndim != 1:
             raise ValueError(f"take: x has {x.ndim} axes; axis is needed unless it has 1")
         axis = 0
-    return TABLE["take"](x, indices=raw(indices), axis=axis % x.ndim)
+    axis, indices = axis % x.ndim, _index(x, indices)
+    if indices.ndim == 1:
+        return TABLE["take"](x, indices=indices, axis=axis)
+    rows = take(x, backend_of(indices).reshape(indices, (-1,)), axis=axis)
+    return reshape(rows, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def take_along_axis(x, indices, *, axis=-1):

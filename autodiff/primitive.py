@@ -118,7 +118,10 @@ class Primitive:
             return out
         if tracked and SPECIAL and not STATE.grad:
             tracked = False
-        if not (tracked or dual) or not is_real(out):
+        if not (tracked or dual):
+            return _tensor(out, None)
+        if not is_real(out):
+            refuse_complex(self.name, out)
             return _tensor(out, None)
         node = None
         if tracked:
@@ -146,6 +149,15 @@ def record(prim: Any, edges: tuple, raws: list, out: Any, params: Any) -> Node:
     node.seq = tick()
     node.saved = prim.keep(tuple([e is not None for e in edges]), (*raws, out))
     return node
+
+
+def refuse_complex(name: str, out: Any) -> None:
+    """A cast to integers ends a gradient on purpose; a complex result would only lose it."""
+    if backend_of(out).isdtype(out.dtype, "complex floating"):
+        raise TypeError(
+            f"{name}: an input requires grad and the result is {out.dtype}; gradients need real "
+            "floating dtypes throughout"
+        )
 
 
 def _mixed(name: str, raws: list) -> TypeError:

@@ -21,16 +21,19 @@ from collections.abc import Callable
 from typing import Any
 
 from autodiff.primitive import TABLE, Primitive, cast, fit, primitive
+from autodiff.tensor import raw
 
 
 def _safe(xp: Any, z: Any) -> Any:
-    return xp.where(xp.isinf(z), 0.0, z)
+    return xp.where(z == -math.inf, 0.0, z)
 
 
 def _pow_dx(xp: Any, g: Any, x: Any, y: Any) -> Any:
     if isinstance(y, (int, float)):
         return g * 0.0 if y == 0 else g * (x ** (y - 1) * y)
-    flat = y == 0.0
+    # Where 1 / x is finite nothing is masked: d/dy of y x^(y - 1) at y = 0 is 1 / x, and not 0.
+    tiny = float(xp.finfo(x.dtype).smallest_normal)
+    flat = (y == 0.0) & ~(xp.abs(raw(x)) > tiny)
     return xp.where(flat, 0.0, g * (xp.pow(x, xp.where(flat, 1.0, y - 1.0)) * y))
 
 

@@ -125,5 +125,7 @@ def spell_out(subscripts: str, shapes: list[tuple]) -> tuple[str, list[tuple]]:
         new_terms.append(term.replace("...", "".join(kept)))
         middle = tuple(mine[c] for c in kept)
         new_shapes.append(shape[:at] + middle + shape[at + len(mine) :] if mine else shape)
+    if wide and "..." not in out:
+        raise ValueError(f"einsum: {subscripts!r} has '...' in an operand, not in the output")
     dots = "".join(reversed(spare[:wide]))
     return ",".join(new_terms) + "->" + out.replace("...", dots), new_shapes

@@ -101,7 +101,7 @@ def logsumexp(xp: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def _logsumexp(xp: Any, g: Any, node: Any) -> tuple:
     x, z = node.saved
     z = _spread(xp, z, node)
-    return (_spread(xp, g, node) * xp.exp(x - xp.where(xp.isinf(z), 0.0, z)),)
+    return (_spread(xp, g, node) * xp.exp(x - xp.where(z == -math.inf, 0.0, z)),)
 
 
 @primitive("cumulative_sum", kind="linear")

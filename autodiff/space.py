@@ -37,7 +37,9 @@ class TensorNamespace:
     def __getattr__(self, key: str) -> Any:
         if key.startswith("__"):
             raise AttributeError(key)
-        if key in ops.NAMES:
+        if key == "asarray":
+            value = self._asarray
+        elif key in ops.NAMES:
             value = getattr(ops, key)
         else:
             value = getattr(self.backend, key)
@@ -45,6 +47,10 @@ class TensorNamespace:
                 value = _flat(value) if key in FLAT else _guarded(key, value)
         self.__dict__[key] = value
         return value
+
+    def _asarray(self, x: Any, **options: Any) -> Any:
+        """A tensor stays one; lists and numbers become arrays of this backend."""
+        return (ops if isinstance(x, Tensor) else self.backend).asarray(x, **options)
 
     def __repr__(self) -> str:
         return f"<tensor namespace of {self.backend!r}>"

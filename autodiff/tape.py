@@ -160,6 +160,24 @@ class _Writes:
                     f" of shape {tuple(value.shape)} was changed in place after the forward pass "
                     f"(now at version {version}); write before the forward or after the backward"
                 )
+        for name, value in _options(node):
+            stamp, version, _ = self.stamps.get(id(storage(value)), (0, 0, None))
+            if stamp > node.seq:
+                raise RuntimeError(
+                    f"backward of {node.prim.name}: its option {name} of shape "
+                    f"{tuple(value.shape)} was changed in place after the forward pass (now at "
+                    f"version {version}); write before the forward or after the backward"
+                )
+
+
+def _options(node: Node) -> list[tuple[str, Any]]:
+    """Arrays among the options of a node: indices, labels, masks."""
+    params = getattr(node, "params", None)
+    params = getattr(params, "options", params)
+    if not isinstance(params, dict):
+        return []
+    rows = [(k, v if isinstance(v, tuple) else (v,)) for k, v in params.items()]
+    return [(k, part) for k, parts in rows for part in parts if hasattr(part, "shape")]
 
 
 WRITES = _Writes()

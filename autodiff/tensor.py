@@ -123,13 +123,13 @@ class Tensor:
         self._write("tensor[...] = value", index, value)
 
     def _write(self, name: str, index: Any, value: Any) -> Tensor:
-        if STATE.grad and self.node is not None:
+        if STATE.grad and tracked(self):
             raise RuntimeError(
                 f"{name}: this tensor requires grad, and the write would not be on the tape; "
                 "write under no_grad(), or build a new tensor with where or concat"
             )
         if isinstance(value, Tensor):
-            if STATE.grad and value.node is not None:
+            if STATE.grad and tracked(value):
                 raise RuntimeError(
                     f"{name}: the value requires grad, which the write would lose; "
                     "write under no_grad(), or build a new tensor with where or concat"
@@ -137,6 +137,7 @@ class Tensor:
             value = value.data
         if not hasattr(self.data, "__setitem__"):
             raise TypeError(f"{name}: a 0-d result of an operation has no memory to write into")
+        index = tuple(map(raw, index)) if isinstance(index, tuple) else raw(index)
         self.data[index] = value
         WRITES.stamp(self.data)
         return self
@@ -226,6 +227,16 @@ def is_tensor(x: Any) -> bool:
 def raw(x: Any) -> Any:
     """The array of a Tensor; anything else unchanged."""
     return x.data if isinstance(x, Tensor) else x
+
+
+def tracked(x: Any, tangents_alone: bool = False) -> bool:
+    """Whether `x` has a derivative to lose: a node, or tangents of a transform that still runs."""
+    if x.__class__ is Dual:
+        from autodiff.forward import LIVE
+
+        if any(level in LIVE for level in x.tangents):
+            return True
+    return not tangents_alone and isinstance(x, Tensor) and x.node is not None
 
 
 _REAL: dict[tuple, bool] = {}

@@ -18,7 +18,7 @@ from autodiff.primitive import identity
 from autodiff.space import namespace, space_of
 from autodiff.tape import Node, enable_grad, leaf, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_real, raw
-from autodiff.tree import tree_flatten, tree_paths, tree_unflatten
+from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
 
 __all__ = ["grad", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
 
@@ -120,14 +120,19 @@ class _Run:
         self.flat, self.shape = tree_flatten(out)
         # Whether results stay on the tape, and whether they keep tangents.
         self.taped, self.forward = _outside([*given, *self.flat], self.inside, self.floor)
+        flat, shape = tree_flatten(self.aux)
+        if any(isinstance(x, Tensor) for x in flat):
+            flat = [self.result(x, *_outside([x], self.inside, self.floor)) for x in flat]
+            self.aux = tree_unflatten(shape, flat)
 
-    def result(self, x: Any) -> Any:
-        if self.taped:
+    @staticmethod
+    def result(x: Any, taped: bool, forward: bool) -> Any:
+        if taped:
             return _settled(x)
-        return _stripped(x) if self.forward else raw(x)
+        return _stripped(x) if forward else raw(x)
 
     def value(self) -> Any:
-        return tree_unflatten(self.shape, [self.result(o) for o in self.flat])
+        return tree_unflatten(self.shape, [self.result(o, self.taped, self.forward) for o in self.flat])
 
     def pull(self, cotangents: list, free: bool) -> list:
         """A tree of cotangents for each differentiated argument."""
@@ -258,9 +263,8 @@ def vjp(f: Callable, *args: Any) -> tuple[Any, Callable]:
     run = _Run("vjp", f, args, tuple(range(len(args))), False)
 
     def pullback(g: Any) -> tuple:
-        flat, shape = tree_flatten(g)
-        if shape != run.shape:
-            raise ValueError(f"pullback: g has {len(flat)} leaves, needed the tree of the output")
+        like = tree_unflatten(run.shape, run.flat)
+        flat = _matched(g, like, "pullback: g has {} leaves, needed the tree of the output")
         pairs = zip(flat, run.flat, strict=True)
         flat = [checked(x, raw(o), "pullback: g") for x, o in pairs]
         return tuple(run.pull(flat, free=False))
@@ -288,11 +292,8 @@ def jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (np.float64(9.0), np.float64(6.0))
     """
     flat, shape = tree_flatten(tuple(primals))
-    directions, same = tree_flatten(tuple(tangents))
-    if shape != same:
-        raise ValueError(
-            f"jvp: primals has {len(flat)} leaves, tangents {len(directions)}; needs the same tree"
-        )
+    said = f"jvp: primals has {len(flat)} leaves, tangents {{}}; needs the same tree"
+    directions = _matched(tuple(tangents), tuple(primals), said)
     named = zip(flat, tree_paths(tuple(primals)), strict=True)
     flat = [_array(x, f"jvp: primals{path}") for x, path in named]
     pairs = zip(directions, flat, strict=True)
@@ -308,6 +309,17 @@ def jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     values = [_settled(_without(o, level)) for o in leaves]
     moved = [_settled(_part(o, level)) for o in leaves]
     return tree_unflatten(out_shape, values), tree_unflatten(out_shape, moved)
+
+
+def _matched(tree: Any, like: Any, said: str) -> list:
+    """Leaves of `tree` in the order of `like`, whose tree it must have; dicts match by key."""
+    leaves, shape = tree_flatten(tree)
+    if shape == tree_flatten(like)[1]:
+        return leaves
+    try:
+        return tree_flatten(tree_map(lambda _, leaf: leaf, like, tree))[0]
+    except ValueError as error:
+        raise ValueError(f"{said.format(len(leaves))} ({error})") from None
 
 
 def _along(x: Any, t: Any, level: int) -> Tensor:

@@ -6,6 +6,7 @@ Everything else is a leaf. Dicts keep their own order; two dicts match when thei
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ def _open(tree: Any) -> tuple[Any, tuple, tuple] | None:
 def _close(kind: Any, keys: tuple, children: Iterable) -> Any:
     if kind is None.__class__:
         return None
+    if issubclass(kind, defaultdict):
+        return kind(None, zip(keys, children, strict=True))
     if issubclass(kind, dict):
         return kind(zip(keys, children, strict=True))
     if hasattr(kind, "_fields"):
