@@ -23,7 +23,8 @@ def plan(specs, *, backend="numpy", form=None, dtypes=None):
             if form in (None, each_form):
                 for law in spec.laws.values():
                     for dtype in law.dtypes:
-                        if dtypes is None or dtype in dtypes:
+                        # The array API standard has no float16: it is judged on NumPy.
+                        if (dtypes is None or dtype in dtypes) and (backend, dtype) != ("strict", "float16"):
                             yield spec, law, each_form, dtype
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ref.conform.impl import Target, _map, _sizes
+from ref.conform.impl import Target, _map, _sizes, leaves
 from ref.spec.cases import Case
 
 NUMBERS = ("zeros", "constant", "identity")  # at least one closed-form law must kill each of these
@@ -67,7 +67,7 @@ def _wrapped(spec):
 
     def mutated(*args, **options):
         out = _map(np.copy, spec.function(*args, **options))
-        for a in args:
+        for a in leaves(args):
             if isinstance(a, np.ndarray) and a.size:
                 a[...] = 0
                 break

@@ -12,16 +12,19 @@ are added: pass `count`. The mean of the parts' means weights the tokens of shor
 Conventions
     C1  Masks are True = keep; what is dropped may hold anything, NaN too.
     C2  Without `count` an empty selection is an error, not NaN and not 0. With it, it is 0: other parts have tokens.
+    C3  Half-precision losses are added in float32 and the mean cast back: a sum above 65504 is infinite in float16.
 
 Laws
     L1 equal_losses_are_their_mean          L2 mean_of_the_kept_in_fractions
     L3 any_cut_adds_up                      L4 dropping_is_deleting
     L5 dropped_junk_is_invisible            L6 gradient_is_one_share_a_token
+    L7 half_precision_does_not_overflow
 """
 
 from __future__ import annotations
 
 from autodiff import namespace
+from ref.nn.rms_norm import widened
 from ref.spec import bind, spec
 
 SIGNATURE = "loss[*B], mask:bool[*B] -> []"
@@ -64,4 +67,4 @@ def token_mean(loss, mask, *, count=None):
             raise ValueError(f"token_mean: no position of {tuple(mask.shape)} is kept; needs one, or count=")
     elif not count >= 1:
         raise ValueError(f"token_mean: count={count}; needed at least 1")
-    return xp.sum(xp.where(mask, loss, 0.0)) / count
+    return xp.astype(xp.sum(widened(xp, xp.where(mask, loss, 0.0))) / count, loss.dtype)

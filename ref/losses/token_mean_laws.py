@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -83,7 +84,8 @@ def mean_of_the_kept_in_fractions(impl, c, expect):
 def any_cut_adds_up(impl, c, expect):
     "However a batch is cut into parts, the parts' losses under the whole's count add up to the whole's loss."
     whole, n = impl(c), int(c.mask.sum())
-    for cuts in ([1], list(range(1, c.B[0]))):
+    places = range(1, c.B[0])
+    for cuts in (list(k) for r in places for k in itertools.combinations(places, r)):
         parts = [
             impl(c.replace(loss=loss.copy(), mask=mask.copy(), count=n, B=loss.shape)).astype(np.float64)
             for loss, mask in zip(np.split(c.loss, cuts), np.split(c.mask, cuts), strict=True)
@@ -122,6 +124,17 @@ def gradient_is_one_share_a_token(impl, c, expect):
     wanted = np.where(c.mask, 3.0 / n, 0.0)
     expect(found, wanted, bounds.rounding(2, wanted, c.dtype), "d loss")
     expect.same(found[~c.mask], np.zeros(int((~c.mask).sum())), "d loss of the dropped")
+
+
+@law(
+    ID, "L7", closed_form=True, given=space.where(count=None, B=choose((8192,), (3, 4096))),
+    kills=["sum_in_half"], dtypes=("float16",), passes_null=["identity", "wrong_dtype"],
+)  # fmt: skip
+def half_precision_does_not_overflow(impl, c, expect):
+    "float16, thousands of equal losses a: the mean is a, though the sum is above 65504."
+    for a in (11.0, -60000.0):
+        at = c.replace(loss=np.full(c.loss.shape, a, c.dtype))
+        expect(impl(at), np.array(a), bounds.rounding(1, a, c.dtype), f"mean of {a}")
 
 
 # Mutants ---------------------------------------------------------------------------------------------
@@ -171,6 +184,12 @@ def eps_in_the_count(loss, mask, *, count=None):
 def masked_by_multiplying(loss, mask, *, count=None):
     "Dropped losses times zero: NaN stays."
     return _scalar((loss * mask).sum() / (count or max(mask.sum(), 1)), loss)
+
+
+@mutant(ID, default_case=equal_rows)
+def sum_in_half(loss, mask, *, count=None):
+    "The sum in the dtype of the losses: infinite above 65504 in float16."
+    return _scalar(_sum(loss, mask) / (count or max(mask.sum(), 1)), loss)
 
 
 def _vjp_mutant(name, doc, vjp):

@@ -39,3 +39,27 @@ def rows_alone(c, impl, name, expect, bound, scale):
     for at in np.ndindex(x.shape[:-1]):
         alone = impl(c.replace(**{name: x[at][None].copy(), "B": (1,)}))
         expect(alone[0], out[at], bound[at], f"row {at}", scale)
+
+
+def rotated(x, r):
+    """32 bits turned left by r."""
+    return ((x << r) | (x >> (32 - r))) & 0xFFFFFFFF
+
+
+def threefry(counter, key):
+    """Threefry-2x32-20 in Python's integers, round by round as in the paper's figure."""
+    words, keys = list(counter), [*key, 0x1BD11BDA ^ key[0] ^ key[1]]
+    words = [(w + k) & 0xFFFFFFFF for w, k in zip(words, keys[:2], strict=True)]
+    for i in range(20):
+        words[0] = (words[0] + words[1]) & 0xFFFFFFFF
+        words[1] = rotated(words[1], (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]) ^ words[0]
+        if i % 4 == 3:
+            s = i // 4 + 1
+            words[0] = (words[0] + keys[s % 3]) & 0xFFFFFFFF
+            words[1] = (words[1] + keys[(s + 1) % 3] + s) & 0xFFFFFFFF
+    return words
+
+
+def split(n):
+    """(upper, lower) 32 bits of an integer."""
+    return (n >> 32) & 0xFFFFFFFF, n & 0xFFFFFFFF

@@ -18,7 +18,7 @@ Laws
     L1 exact_form_is_the_normal_cdf         L2 tanh_form_is_the_tanh
     L3 opposite_inputs_differ_by_x          L4 far_inputs_pass_or_vanish
     L5 the_forms_differ_by_little           L6 gradient_is_the_closed_form
-    L7 far_gradients_are_one_or_zero
+    L7 far_gradients_are_one_or_zero        L8 tail_lies_between_two_densities
 """
 
 from __future__ import annotations

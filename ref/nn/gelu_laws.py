@@ -117,6 +117,16 @@ def the_forms_differ_by_little(impl, c, expect):
     expect.at_most(4e-5 - slack[-3:], gap[-3:], "the least gap")
 
 
+@law(ID, "L8", closed_form=True, given=space.where(exact=True), kills=["tail_cut", "always_tanh"])
+def tail_lies_between_two_densities(impl, c, expect):
+    "phi(t) t^2 / (1 + t^2) <= -y(-t) <= phi(t), t from 2 to 9 (Mills' ratio; Gordon 1941)."
+    t = np.linspace(2, 9, 57)
+    at = c.replace(x=-t.astype(c.dtype), B=t.shape)
+    found, slack, top = -impl(at).astype(np.float64), output_bound(at), each(density, t)
+    expect.at_most(found - slack, top, "-y(-t)")
+    expect.at_most(top * t * t / (1 + t * t) - slack, found, "its lower bound")
+
+
 # Gradients -------------------------------------------------------------------------------------------
 
 
@@ -252,6 +262,12 @@ def far_inputs_leak(x, *, approximate=None):
 def always_in_float32(x, *, approximate=None):
     "float32 inside whatever arrives."
     return _by(approximate, _exact, _tanh)(x.astype(np.float32)).astype(x.dtype)
+
+
+@mutant(ID, default_case=lambda: ((np.linspace(-4, 4, 9),), {}))
+def tail_cut(x, *, approximate=None):
+    "Zero below -5, where the table ends."
+    return np.where(x < -5, x.dtype.type(0), _by(approximate, _exact, _tanh)(x))
 
 
 def _vjp_mutant(name, doc, vjp):

@@ -22,6 +22,7 @@ Laws
     L5 weight_and_bias_come_last            L6 a_constant_row_is_the_bias
     L7 a_row_is_its_own                     L8 gradient_is_the_closed_form
     L9 gradient_is_orthogonal_to_ones_and_row
+    L10 half_precision_does_not_overflow
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ref.nn.common_laws import column_sum, cotangent, f64, roundings, row_products, rows_alone
-from ref.spec import law, mutant
+from ref.spec import bounds, law, mutant
 from ref.spec.cases import VALUES, Flag, batch, cases, choose, dims, rng
 
 ID = "nn.layer_norm"
@@ -210,6 +210,20 @@ def gradient_is_orthogonal_to_ones_and_row(impl, c, expect):
     expect(row_products(found, x), zero, along, "x . dx", c.d * scale * np.max(np.abs(x), initial=0.0))
 
 
+@law(
+    ID, "L10", given=rows.where(values=("extreme",), varied=True), kills=["squares_in_half"], dtypes=("float16",),
+    passes_null=["wrong_dtype"],
+)  # fmt: skip
+def half_precision_does_not_overflow(impl, c, expect):
+    "float16, |x| up to 60000: the output is that of float64, to float32 inside and the roundings of the result."
+    c = c.replace(x=np.clip(c.x.astype(np.float64) * 2.0**8, -60000, 60000).astype(np.float16))
+    unit, _, w, b = standardised(c)
+    inside = bounds.rounding(1, unit_error(c) * np.abs(w), "float32")
+    tiny = 2.0**-24 * (1 + np.abs(w))  # half a subnormal, in the quotient and in the product
+    limit = inside + roundings(c, 3, np.abs(unit * w) + np.abs(b)) + tiny
+    expect(impl(c), unit * w + b, limit, scale=size(c))
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 
@@ -308,6 +322,12 @@ def always_in_float32(x, weight=None, bias=None, **options):
     u = edited(x.astype(np.float32), **options).astype(x.dtype)
     u = u if weight is None else u * weight
     return u if bias is None else u + bias
+
+
+@mutant(ID, default_case=default())
+def squares_in_half(x, weight=None, bias=None, **options):
+    "The sums and squares in the dtype of the input: infinite above 255 in float16."
+    return edited(x, weight, bias, **options)
 
 
 def _vjp_mutant(name, doc, *, mean=1, spread=1, weighted="unit", rows_of=1.0):
