@@ -14,13 +14,16 @@ Conventions
         paper's remark, TensorFlow's Adam) it is another function wherever |g| is near eps.
     C2  The decay is multiplied by lr, as torch does and unlike the paper, whose schedule multiplier stands there.
     C3  The decay acts on the parameter before the step.
+        Under decay after the step the two differ by lr^2 wd m^ / (sqrt(v^) + eps).
     C4  t counts from 1: the state given to the first step has t = 0.
 
 Laws
     L1 first_step_is_the_sign               L2 a_constant_gradient_repeats_its_step
     L3 no_gradient_only_decays              L4 a_power_of_two_scale_is_invisible
     L5 shards_are_the_whole                 L6 a_step_is_bounded
-    L7 moments_are_weighted_sums
+    L7 moments_are_weighted_sums            L8 aligned_gradients_attain_the_bound
+    L9 commutes_with_permutation_and_signs  L10 continues_from_a_saved_state
+    L11 decay_stands_apart
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import math
 from typing import Any, NamedTuple
 
 from autodiff import namespace
+from ref.optim.sgd import check_finite, check_fractions, check_numbers, check_state
 from ref.spec import bind, spec
 
 SHAPES = "param[*n], grad[*n], m[*n], v[*n]"
@@ -73,9 +77,10 @@ def adamw(param, grad, state, *, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weig
     Raises
     ------
     ValueError
-        Shapes differ, lr, eps or weight_decay negative, a beta outside [0, 1), or a NaN in the gradient.
+        Shapes differ, lr, eps or weight_decay negative or not finite, a beta outside [0, 1), t < 0, or a gradient
+        that has NaN or an infinity (the message names the parameter).
     TypeError
-        An array is not float, or the dtypes or backends differ.
+        An array is not float, the state is not an AdamState, or the dtypes or backends differ.
 
     Complexity: 12 n operations, 3 n numbers of memory.
 
@@ -90,27 +95,26 @@ def adamw(param, grad, state, *, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weig
     return param * (1 - lr * weight_decay) - lr * step, AdamState(m, v, state.t + 1)
 
 
-def adam_direction(xp, grad, state, beta1, beta2, eps):
-    """(m_t, v_t, m^ / (sqrt(v^) + eps))."""
+def adam_direction(xp, grad, state, beta1, beta2, eps, eps_mode="outside"):
+    """(m_t, v_t, m^ / (sqrt(v^) + eps)); `adam` says what the other modes are."""
     t = state.t + 1
     m = beta1 * state.m + (1 - beta1) * grad
     v = beta2 * state.v + (1 - beta2) * (grad * grad)
-    root = xp.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
+    c2 = 1 - beta2**t
+    if eps_mode == "inside":
+        root = xp.sqrt(v / c2 + eps)
+    else:
+        root = xp.sqrt(v) * (1 / math.sqrt(c2)) + (eps / math.sqrt(c2) if eps_mode == "hat" else eps)
     root = xp.where(root == 0, 1.0, root)  # eps = 0 and no gradient yet: no step
     return m, v, m * (1 / (1 - beta1**t)) / root
 
 
 def check(function, param, grad, state, lr, beta1, beta2, eps, weight_decay, name):
     """Validate the arguments of an Adam step."""
+    check_state(function, state, AdamState)
     bind(function, SHAPES, param=param, grad=grad, m=state.m, v=state.v)
-    for label, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-        if not value >= 0:
-            raise ValueError(f"{function}: {label}={value}; needed a number >= 0")
-    for label, value in (("beta1", beta1), ("beta2", beta2)):
-        if not 0 <= value < 1:
-            raise ValueError(f"{function}: {label}={value}; needed a number in [0, 1)")
+    check_numbers(function, lr=lr, eps=eps, weight_decay=weight_decay)
+    check_fractions(function, beta1=beta1, beta2=beta2)
     if state.t < 0:
         raise ValueError(f"{function}: state has t={state.t}; needed a count >= 0")
-    xp = namespace(grad)
-    if bool(xp.any(xp.isnan(grad))):
-        raise ValueError(f"{function}: the gradient of {name} has NaN")
+    check_finite(function, f"the gradient of {name}", grad)

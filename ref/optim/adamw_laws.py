@@ -7,52 +7,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from ref.optim.adamw import AdamState
+from ref.optim import common_laws as common
+from ref.optim.common_laws import adam_space, adam_step, alike, default, step_bound, zero_state
 from ref.spec import bounds, law, mutant
-from ref.spec.cases import Flag, cases, choose, dims, floats, rng
+from ref.spec.cases import choose, floats
 
 ID = "optim.adamw"
-
-
-def _state(draw, c):
-    """Zeros at t = 0; else moments that some gradients could have left: v >= m^2."""
-    if c.t == 0:
-        return AdamState(np.zeros(c.n), np.zeros(c.n), 0)
-    m = rng(draw).integers(-64, 65, c.n) / 64.0
-    return AdamState(m, m * m + rng(draw).integers(1, 9, c.n) / 8.0, c.t)
-
-
-def _sizes(draw, c):
-    return (draw(dims(0, 6, 70).strategy(False)),)
-
-
-space = cases(
-    ID,
-    n=_sizes,
-    t=choose(0, 1, 2, 7, 1000),
-    state=_state,
-    grad=floats("*n"),
-    lr=choose(0.125, 1e-3, 1.0),
-    beta1=choose(0.9, 0.5, 0.0),
-    beta2=choose(0.999, 0.75, 0.0),
-    eps=choose(1e-8, 1e-3, 0.5),
-    weight_decay=choose(0.01, 0.0, 0.5),
-    flags={
-        "some": Flag(lambda c: c.n[0] > 0, {"n": choose((1,), (3,), (6,))}),
-        "none": Flag(lambda c: c.n[0] == 0, {"n": (0,)}),
-        "nonzero": Flag(lambda c: c.n[0] > 0 and bool(np.all(c.grad)), {"n": choose((1,), (4,))}),
-    },
-)
+space = adam_space(ID, weight_decay=choose(0.01, 0.0, 0.5))
 first = space.where(t=0)
-
-
-def zero_state(c):
-    return AdamState(np.zeros(c.n, c.dtype), np.zeros(c.n, c.dtype), 0)
-
-
-def step_bound(c, size):
-    """A dozen roundings of a step of the given size, and three of the parameter."""
-    return bounds.rounding(40, c.lr * size, c.dtype) + bounds.rounding(4, np.abs(c.param), c.dtype)
 
 
 @law(
@@ -87,7 +49,7 @@ def a_constant_gradient_repeats_its_step(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True, given=first.where(some=True), kills=["l2_for_decay", "decay_without_lr", "decay_after"],
+    ID, "L3", closed_form=True, given=first.where(some=True), kills=["l2_for_decay", "decay_without_lr"],
 )  # fmt: skip
 def no_gradient_only_decays(impl, c, expect):
     "g = 0 from the start: after three steps th = th_0 (1 - lr wd)^3, and the moments stay 0."
@@ -117,19 +79,12 @@ def a_power_of_two_scale_is_invisible(impl, c, expect):
 
 
 @law(
-    ID, "L5", given=space.where(n=choose((3,), (6,), (1,))), kills=["normalised_by_the_mean"],
+    ID, "L5", given=space.where(n=choose((3,), (6,), (1,))), kills=["normalised_by_the_mean", "tail_left_out"],
     passes_null=["zeros", "constant", "identity"],
 )  # fmt: skip
 def shards_are_the_whole(impl, c, expect):
-    "A step of each shard alone, or of the elements in reverse, gives the bits of the whole."
-    out, state = impl(c)
-    cut = c.n[0] // 2
-    for part in (slice(0, cut), slice(cut, None), slice(None, None, -1)):
-        n = (len(out[part]),)
-        shard = AdamState(c.state.m[part].copy(), c.state.v[part].copy(), c.t)
-        alone, after = impl(c.replace(param=c.param[part].copy(), grad=c.grad[part].copy(), state=shard, n=n))
-        expect.same(alone, out[part], "th of a shard")
-        expect.same(after.v, state.v[part], "v of a shard")
+    "A step of each shard alone gives the bits of the whole."
+    common.shards_are_the_whole(impl, c, expect)
 
 
 @law(ID, "L6", closed_form=True, given=first.where(some=True, weight_decay=0.0, eps=0.0, beta2=choose(0.999, 0.75)),
@@ -163,101 +118,132 @@ def moments_are_weighted_sums(impl, c, expect):
         expect(found, wanted, bounds.rounding(9, size, c.dtype), name, scale=size)
 
 
+@law(
+    ID, "L8", closed_form=True,
+    given=first.where(nonzero=True, weight_decay=0.0, eps=0.0, beta1=choose(0.9, 0.5), beta2=choose(0.999, 0.75, 0.25)),
+    kills=["beta_swapped", "no_bias_correction"],
+)  # fmt: skip
+def aligned_gradients_attain_the_bound(impl, c, expect):
+    "g_i ~ (b1 / b2)^(t-i), eps = 0: the last step is lr times L6's bound (lr sqrt t at b1^2 = b2), so L6 is tight."
+    common.aligned_gradients_attain_the_bound(impl, c, expect)
+
+
+@law(
+    ID, "L9", given=space.where(n=choose((2,), (5,), (6,))), kills=["tail_left_out"],
+    passes_null=["zeros", "identity"],
+)  # fmt: skip
+def commutes_with_permutation_and_signs(impl, c, expect):
+    "Entries in another order, and any of them with the other sign, give those entries, bit for bit."
+    common.commutes_with_permutation_and_signs(impl, c, expect)
+
+
+@law(
+    ID, "L10", given=space.where(nonzero=True), kills=["moments_kept_outside"],
+    passes_null=["zeros", "constant", "identity"],
+)  # fmt: skip
+def continues_from_a_saved_state(impl, c, expect):
+    "Stopped after any step, written to bytes, read back and continued: the bits of the straight run."
+    common.continues_from_a_saved_state(impl, c, expect)
+
+
+@law(ID, "L11", given=space.where(some=True), kills=["l2_for_decay", "decay_without_lr", "decay_after"])
+def decay_stands_apart(impl, c, expect):
+    "In any state the decay takes lr wd th off the step without it, and leaves the bits of m and v."
+    (th,) = common.f64(c.param)
+    plain, state = impl(c.replace(weight_decay=0.0))
+    found, later = impl(c.replace(weight_decay=0.5))
+    moved = np.abs(th - plain)
+    limit = bounds.rounding(6, np.abs(th) + moved, c.dtype) + bounds.rounding(40, moved, c.dtype)
+    expect(found, np.asarray(plain, np.float64) - c.lr * 0.5 * th, limit, scale=np.max(np.abs(th) + moved))
+    expect.same(later.m, state.m, "m")
+    expect.same(later.v, state.v, "v")
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 
-def default():
-    """The default-size test: eight parameters, ordinary gradients, the tenth step, no decay."""
-    g = np.random.default_rng(0)
-    state = AdamState(g.standard_normal(8), 1 + g.random(8), 10_000)
-    return (g.standard_normal(8), g.standard_normal(8), state), {"weight_decay": 0.0, "lr": 1e-3}
-
-
-def edited(param, grad, state, *, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, **edit):
-    """A step in plain NumPy whose parts an edit replaces."""
-    t = state.t + edit.get("count", 1)
-    gradient = grad + weight_decay * param if edit.get("l2") else grad
-    m = beta1 * state.m + (1 - beta1) * gradient
-    v = beta2 * state.v + (1 - beta2) * edit.get("power", lambda g: g * g)(gradient)
-    c1, c2 = (1 - beta1**t, 1 - beta2**t) if edit.get("correct", True) and t else (1.0, 1.0)
-    with np.errstate(all="ignore"):
-        root = edit.get("root", lambda v, c2, eps: np.sqrt(v / c2) + eps)(v, c2, eps)
-        step = m / c1 / np.where(root == 0, 1, root)
-    kept = 1 - lr * weight_decay
-    kept = 1.0 if edit.get("l2") else edit.get("keep", lambda lr, wd: kept)(lr, weight_decay)
-    out = param * kept - lr * step
-    if edit.get("after"):
-        out = (param - lr * step) * kept - lr * lr * weight_decay * param
-    return out.astype(param.dtype), AdamState(m.astype(param.dtype), v.astype(param.dtype), state.t + 1)
-
-
-@mutant(ID, thread="nanochat#304, tensorflow#35102", default_case=default)
+@mutant(ID, thread="nanochat#304, pytorch#22628, tensorflow#35102", default_case=default(weight_decay=0.0))
 def eps_hat(param, grad, state, **options):
     "eps added to sqrt(v) before the bias correction."
-    return edited(param, grad, state, **options, root=lambda v, c2, eps: (np.sqrt(v) + eps) / np.sqrt(c2))
+    return adam_step(param, grad, state, **options, root=lambda v, c2, eps: (np.sqrt(v) + eps) / np.sqrt(c2))
 
 
-@mutant(ID, thread="pytorch#22628", default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def eps_inside(param, grad, state, **options):
     "sqrt(v^ + eps)."
-    return edited(param, grad, state, **options, root=lambda v, c2, eps: np.sqrt(v / c2 + eps))
+    return adam_step(param, grad, state, **options, root=lambda v, c2, eps: np.sqrt(v / c2 + eps))
 
 
-@mutant(ID, default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def eps_ignored(param, grad, state, **options):
     "eps is accepted and dropped."
-    return edited(param, grad, state, **options, root=lambda v, c2, eps: np.sqrt(v / c2))
+    return adam_step(param, grad, state, **options, root=lambda v, c2, eps: np.sqrt(v / c2))
 
 
-@mutant(ID, default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def hidden_eps(param, grad, state, **options):
     "A second, silent 1e-12."
-    return edited(param, grad, state, **options, root=lambda v, c2, eps: np.sqrt(v / c2) + eps + 1e-12)
+    return adam_step(param, grad, state, **options, root=lambda v, c2, eps: np.sqrt(v / c2) + eps + 1e-12)
 
 
-@mutant(ID, default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def no_bias_correction(param, grad, state, **options):
     "m and v as they are: right after ten thousand steps."
-    return edited(param, grad, state, **options, correct=False)
+    return adam_step(param, grad, state, **options, correct=False)
 
 
-@mutant(ID, default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def t_from_zero(param, grad, state, **options):
     "The correction counts from 0: each step uses the last one's."
-    return edited(param, grad, state, **options, count=0)
+    return adam_step(param, grad, state, **options, count=0)
 
 
-@mutant(ID, default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def l2_for_decay(param, grad, state, **options):
     "Weight decay added to the gradient."
-    return edited(param, grad, state, **options, l2=True)
+    return adam_step(param, grad, state, **options, l2=True)
 
 
-@mutant(ID, default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def decay_without_lr(param, grad, state, **options):
     "th (1 - wd)."
-    return edited(param, grad, state, **options, keep=lambda lr, wd: 1 - wd)
+    return adam_step(param, grad, state, **options, keep=lambda lr, wd: 1 - wd)
 
 
-@mutant(ID, default_case=default)
+@mutant(ID, default_case=default(weight_decay=0.0))
 def decay_after(param, grad, state, **options):
-    "The decay applied after the step, and once more through the old value."
-    return edited(param, grad, state, **options, after=True)
+    "The decay applied to the new value: off by lr^2 wd m^ / root."
+    return adam_step(param, grad, state, **options, after=True)
 
 
-@mutant(ID, default_case=lambda: ((np.ones(8), np.ones(8), AdamState(np.ones(8), np.ones(8), 9)), {}))
+@mutant(ID, default_case=alike(1.0, 1.0, 1.0, 9))
 def v_of_g(param, grad, state, **options):
     "v averages |g|, not g^2: the same for gradients of one."
-    return edited(param, grad, state, **options, power=np.abs)
+    return adam_step(param, grad, state, **options, power=np.abs)
 
 
-@mutant(ID, default_case=lambda: ((np.ones(4), np.zeros(4), AdamState(np.zeros(4), np.zeros(4), 0)), {}))
+@mutant(ID, default_case=alike(0.0))
 def beta_swapped(param, grad, state, *, beta1=0.9, beta2=0.999, **options):
     "beta1 and beta2 exchanged."
-    return edited(param, grad, state, beta1=beta2, beta2=beta1, **options)
+    return adam_step(param, grad, state, beta1=beta2, beta2=beta1, **options)
 
 
-@mutant(ID, default_case=lambda: ((np.ones(4), np.full(4, 2.0), AdamState(np.ones(4), np.ones(4), 0)), {}))
+@mutant(ID, default_case=alike(2.0, 1.0, 1.0))
 def normalised_by_the_mean(param, grad, state, **options):
     "One second moment for the whole array."
-    return edited(param, grad, state, **options, power=lambda g: np.full_like(g, np.mean(g * g)))
+    return adam_step(param, grad, state, **options, power=lambda g: np.full_like(g, np.mean(g * g)))
+
+
+@mutant(ID, default_case=default(weight_decay=0.0))
+def tail_left_out(param, grad, state, **options):
+    "In fours; what is left over stays as it was."
+    return _in_fours(param, grad, state, **options)
+
+
+@mutant(ID, default_case=alike(1.0))
+def moments_kept_outside(param, grad, state, **options):
+    "m and v come from the last call, not from the state: a resumed run starts from the wrong ones."
+    return _keeping(param, grad, state, **options)
+
+
+_in_fours, _keeping = common.without_tail(adam_step), common.keeping_outside(adam_step, ("m", "v"))
