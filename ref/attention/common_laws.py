@@ -136,17 +136,18 @@ def relative_weight_error(c):
     return error
 
 
-def gradient_bounds(c, g):
+def gradient_bounds(c, g, g_lse=None, weight_error=0.0):
     """{name: (bound, scale)} of the cotangents of q, k, v under `g`.
 
     |dP| <= M = e max|g| max|v| and |D| <= M, each with e + S roundings; dS = P (dP - D) carries the weight's
     relative error r on 2 M and theirs; a sum of p over keys is 1, over the T R rows of a group at most T R.
-    The scale is the same product without its rounding errors.
+    The scale is the same product without its rounding errors. A cotangent of the log-sum-exp adds max |g_lse|
+    to M, with one rounding; `weight_error` is what the weights are off besides.
     """
     u, n = bounds.u(c.dtype), c.k.shape[-2]
     rows = c.q.shape[-2] * (c.q.shape[-3] // max(c.k.shape[-3], 1))
-    r, gmax = relative_weight_error(c), float(np.max(np.abs(g), initial=0.0))
-    M = c.v.shape[-1] * gmax * value_size(c)
+    r, gmax = relative_weight_error(c) + weight_error, float(np.max(np.abs(g), initial=0.0))
+    M = c.v.shape[-1] * gmax * value_size(c) + (0.0 if g_lse is None else float(np.max(np.abs(g_lse), initial=0.0)))
     ds = bounds.SAFE * M * (4 * r + (3 * c.v.shape[-1] + 3 * n + c.q.shape[-1] + 8) * u)
     size = {x: float(np.max(np.abs(np.nan_to_num(c[x])), initial=0.0)) for x in ("q", "k")}
     a = scale_of(c)
@@ -159,28 +160,37 @@ def gradient_bounds(c, g):
 
 def dense(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
     """(weights, logits after the softcap, repeated k, repeated v) in plain NumPy, one line a convention."""
-    T, S, H = q.shape[-2], k.shape[-2], q.shape[-3]
-    k, v = (np.repeat(x, H // x.shape[-3], axis=-3) for x in (k, v))
-    keep = np.ones((T, S), bool) if mask is None else mask
-    keep = keep.tile(np, np.arange(T), np.arange(S), T, S) if hasattr(keep, "tile") else keep
-    s = q @ np.swapaxes(k, -1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
-    s = s if softcap is None else softcap * np.tanh(s / softcap)
-    x = np.where(keep, s if bias is None else s + bias, -np.inf)
+    x, s, k, v = _dense_logits(q, k, v, mask, bias, softcap, scale)
     m = np.max(x, -1, keepdims=True, initial=-np.inf)
     p = np.exp(x - np.where(np.isinf(m), 0, m))
     total = p.sum(-1, keepdims=True)
     return p / np.where(total == 0, 1, total), s, k, v
 
 
-def dense_vjp(g, q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
+def dense_lse(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
+    """The log-sum-exp of each row of logits, by pairs; -inf for a row that sees no key."""
+    return np.logaddexp.reduce(_dense_logits(q, k, v, mask, bias, softcap, scale)[0], -1, initial=-np.inf)
+
+
+def _dense_logits(q, k, v, mask, bias, softcap, scale):
+    T, S, H = q.shape[-2], k.shape[-2], q.shape[-3]
+    k, v = (np.repeat(x, H // x.shape[-3], axis=-3) for x in (k, v))
+    keep = np.ones((T, S), bool) if mask is None else mask
+    keep = keep.tile(np, np.arange(T), np.arange(S), T, S) if hasattr(keep, "tile") else keep
+    s = q @ np.swapaxes(k, -1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    s = s if softcap is None else softcap * np.tanh(s / softcap)
+    return np.where(keep, s if bias is None else s + bias, -np.inf), s, k, v
+
+
+def dense_vjp(g, q, k, v, *, g_lse=None, mask=None, bias=None, softcap=None, scale=None):
     """The gradients by their closed form: dV = P^T g, dS = P (g V^T - D), D = rowsum(P (g V^T)).
 
     With a softcap dS takes the factor 1 - (s / cap)^2; dQ = scale dS K, dK = scale dS^T Q, and the key
-    side sums over the query heads of a group.
+    side sums over the query heads of a group. A cotangent of the log-sum-exp adds P g_lse to dS.
     """
     p, s, kk, vv = dense(q, k, v, mask=mask, bias=bias, softcap=softcap, scale=scale)
     dp = g @ np.swapaxes(vv, -1, -2)
-    ds = p * (dp - np.sum(p * dp, -1, keepdims=True))
+    ds = p * (dp - np.sum(p * dp, -1, keepdims=True) + (0 if g_lse is None else g_lse[..., None]))
     if softcap is not None:
         ds = ds * (1 - (s / softcap) ** 2)
     ds = ds * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
@@ -191,3 +201,119 @@ def dense_vjp(g, q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
 def sum_groups(x, G):
     """x[*B H S d] -> [*B G S d], summed over the query heads of each group."""
     return x.reshape(*x.shape[:-3], G, x.shape[-3] // max(G, 1), *x.shape[-2:]).sum(-3)
+
+
+def with_junk(c):
+    """The case with NaN, inf and 1e30 in the keys and values that no row sees."""
+    unseen = unseen_keys(c)[..., None]
+    junk = np.array([np.nan, np.inf, -np.inf, 1e30])[np.arange(c.S) % 4][:, None].astype(c.dtype)
+    return c.replace(k=np.where(unseen, junk, c.k), v=np.where(unseen, junk, c.v))
+
+
+def unseen_keys(c):
+    """bool[*B G S]: the keys that no row of their group sees."""
+    return ~c.keep.reshape(*c.B, c.G, c.R, c.T, c.S).any(axis=(-3, -2))
+
+
+def square(n, heads=2, **options):
+    """The default-size test: two heads, n queries, keys and channels, nothing special."""
+
+    def make():
+        g = np.random.default_rng(0)
+        q, k, v = (g.standard_normal((heads, n, n)) for _ in range(3))
+        return (q, k, v), options
+
+    return make
+
+
+# Softmax over one axis: what `safe_softmax` and `online_softmax` both obey ---------------------------
+
+
+def softmax_space(id):
+    """Rows of n logits."""
+    return cases(
+        id, values=("dyadic", "normal", "extreme"), B=batch(2, 3), n=dims(0, 6, large=140),
+        keep=lambda draw, c: draw_bools(draw, (c.n,)),
+        flags={
+            "empty": Flag(lambda c: c.n == 0 or 0 in c.B, {"n": choose(0, 1)}),
+            "rows": Flag(lambda c: len(c.B) > 0 and np.prod(c.B) > 1, {"B": choose((2,), (3, 2))}),
+        },
+    )  # fmt: skip
+
+
+def softmax_of(x):
+    """Softmax in float64; zeros where all is -inf."""
+    x = np.asarray(x, np.float64)
+    m = np.max(x, -1, keepdims=True, initial=-np.inf)
+    e = np.exp(x - np.where(np.isinf(m), 0, m))
+    total = e.sum(-1, keepdims=True)
+    return e / np.where(total == 0, 1, total)
+
+
+def softmax_error(c):
+    """Absolute error of a weight: `bounds.softmax_average` with v = 1 and exact logits.
+
+    An online sum meets a product and an exponential more in each of its n steps.
+    """
+    steps = 9 * c.x.shape[-1] if c.spec.id == "attention.online_softmax" else 0
+    return bounds.softmax_average(0.0, c.x.shape[-1], 1.0, c.dtype) + bounds.rounding(2 * steps, 1.0, c.dtype)
+
+
+def fractions(impl, c, expect):
+    w = 2.0 ** (np.arange(c.n) * 3 % 5)
+    x = np.broadcast_to(np.log(w), c.x.shape).astype(c.dtype)
+    rounded = bounds.rounding(2, np.log(16), c.dtype)
+    wanted = np.broadcast_to(w / max(w.sum(), 1), c.x.shape)
+    expect(impl(c.replace(x=x)), wanted, softmax_error(c) + rounded)
+
+
+def logistic(impl, c, expect):
+    x = np.asarray(c.x, np.float64)
+    p = 1 / (1 + np.exp(np.clip(x[..., 0] - x[..., 1], -700, 700)))
+    expect(impl(c), np.stack((1 - p, p), -1), softmax_error(c))
+
+
+def total_is_one(impl, c, expect):
+    y = impl(c).astype(np.float64)
+    expect.at_most(-y, 0.0, "minus a weight")
+    expect(y.sum(-1), np.ones(y.shape[:-1]), c.n * softmax_error(c), "the sum of a row")
+
+
+def shift_invariance(impl, c, expect):
+    far = 8192.0 * (np.arange(int(np.prod(c.B, dtype=np.int64))).reshape(*c.B, 1) % 3 - 1)
+    for shift in (far, -8192.0 + 0 * far):
+        shifted = c.replace(x=(c.x + shift).astype(c.dtype))
+        expect(impl(shifted), impl(c), 2 * softmax_error(c), scale=1.0)
+
+
+def largest_wins(impl, c, expect):
+    steps = 1e4 * (np.arange(c.n) - (c.n // 2))
+    for sign in (1.0, -1.0):
+        x = np.broadcast_to(sign * steps, c.x.shape).astype(c.dtype)
+        wanted = np.zeros(c.x.shape)
+        wanted[..., -1 if sign > 0 else 0] = 1
+        expect(impl(c.replace(x=x)), wanted, softmax_error(c))
+
+
+def absence(impl, c, expect):
+    y = impl(c.replace(x=np.where(c.keep, c.x, -np.inf).astype(c.dtype)))
+    expect.same(y[..., ~c.keep], np.zeros(y[..., ~c.keep].shape), "weights at -inf")
+    deleted = c.replace(x=c.x[..., c.keep].copy(), n=int(c.keep.sum()))
+    expect(y[..., c.keep], impl(deleted), 2 * softmax_error(c), scale=1.0)
+
+
+def nothing_is_zero(impl, c, expect):
+    gone = np.arange(int(np.prod(c.B, dtype=np.int64))).reshape(c.B) % 2 == 0
+    y = impl(c.replace(x=np.where(gone[..., None], -np.inf, c.x).astype(c.dtype)))
+    expect.same(y[gone], np.zeros((int(gone.sum()), c.n)))
+    expect(y[~gone], softmax_of(c.x)[~gone], softmax_error(c), scale=1.0)
+
+
+def softmax_gradient(impl, c, expect):
+    x = np.where(c.keep, c.x, -np.inf).astype(c.dtype)
+    g = np.cos(np.arange(c.x.size)).reshape(c.x.shape)
+    y = softmax_of(x)
+    wanted = y * (g - (g * y).sum(-1, keepdims=True))
+    # Two products of y, each y off by its error; a sum over the row; the maximum's own share, which cancels.
+    bound = 6 * softmax_error(c) + bounds.rounding(4 * (c.n + 2), 1.0, c.dtype)
+    expect(impl.vjp(c.replace(x=x), g)["x"], wanted, bound, "dx", scale=1.0)
