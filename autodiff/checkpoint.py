@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from autodiff.forms import form_chosen, forms
-from autodiff.forward import LIVE, Lifted, dual, relived
+from autodiff.forward import LIVE, Lifted, dual, levels, noted, relived
 from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, storage, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
@@ -68,6 +68,7 @@ class _Segment:
         self.f = f
         self.form = form_chosen()
         self.live = frozenset(LIVE)
+        self.levels: list[int] = []
         self.rng = rng
         self.state = None if rng is None else rng.bit_generator.state
         flat, self.shape = tree_flatten(args)
@@ -119,11 +120,13 @@ class _Segment:
             count += 1
             return Lifted(saved) if any(isinstance(v, Tensor) for v in saved) else saved
 
+        args = self._arguments()  # outside the modes: an outer checkpoint may run again for them
         modes = enable_grad(), forms(self.form), relived(self.live), saving(fill)
+        modes = *modes, levels((), iter(self.levels))
         with ExitStack() as stack:
             for mode in (*modes, _rewound(self.rng, self.state)):
                 stack.enter_context(mode)
-            self.f(*self._arguments())
+            self.f(*args)
         if count != len(self.sums):
             raise RuntimeError(
                 f"checkpoint: {_name(self.f)} is not deterministic: it saved {len(self.sums)} "
@@ -236,7 +239,7 @@ def checkpoint(f: Callable, *args: Any, rng: np.random.Generator | None = None) 
         return f(*args)
     segment = _Segment(f, args, rng)
     try:
-        with saving(segment.drop):
+        with saving(segment.drop), noted(segment.levels):
             return f(*args)
     finally:
         segment.forget()

@@ -12,8 +12,9 @@ vjp, at any g, is J.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Set
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from autodiff.backward import sweep
@@ -23,6 +24,38 @@ from autodiff.tape import SPECIAL, STATE, Held, Node, enable_grad, leaf
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 
 LIVE: set[int] = set()
+
+
+class _Levels(threading.local):
+    made: tuple[list[int], ...] = ()  # where running checkpoints note the levels of jvps in them
+    again: Iterator[int] = iter(())  # levels to take again: a checkpoint runs a second time
+
+
+_LEVELS = _Levels()
+
+
+def new_level(clock: Callable[[], int]) -> int:
+    """A level by the clock, or while a checkpoint runs again the one of the first run."""
+    level = next(_LEVELS.again, None) or clock()
+    for made in _LEVELS.made:
+        made.append(level)
+    return level
+
+
+@contextmanager
+def levels(made: tuple[list[int], ...], again: Iterator[int]) -> Iterator[None]:
+    """Note new levels in `made`, and take them from `again` first."""
+    before = _LEVELS.made, _LEVELS.again
+    _LEVELS.made, _LEVELS.again = made, again
+    try:
+        yield
+    finally:
+        _LEVELS.made, _LEVELS.again = before
+
+
+def noted(made: list[int]) -> AbstractContextManager:
+    """Note in `made`, too, the levels of what runs inside."""
+    return levels((*_LEVELS.made, made), _LEVELS.again)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autodiff.backward import checked, sweep
-from autodiff.forward import LIVE, Lifted, dual
+from autodiff.forward import LIVE, Lifted, dual, new_level
 from autodiff.primitive import identity
 from autodiff.space import namespace, space_of
 from autodiff.tape import Node, enable_grad, leaf, tick
@@ -298,7 +298,7 @@ def jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     flat = [_array(x, f"jvp: primals{path}") for x, path in named]
     pairs = zip(directions, flat, strict=True)
     directions = [checked(t, raw(x), "jvp: tangent") for t, x in pairs]
-    level = tick()
+    level = new_level(tick)
     LIVE.add(level)
     try:
         pairs = zip(flat, directions, strict=True)

@@ -95,7 +95,9 @@ def taylor(name, d):
     value, tangent = jvp(f, xs, u)
 
     def rest(h):
-        return float(np.max(np.abs(f(*moved(xs, u, h)) - value - h * tangent), initial=0.0))
+        # Both signs: on one side the second and third order may cancel.
+        ends = [f(*moved(xs, u, s * h)) - value - s * h * tangent for s in (1, -1)]
+        return float(np.max(np.abs(ends), initial=0.0))
 
     coarse, fine = rest(2.0**-8), rest(2.0**-12)
     # 16^2 = 256 for a smooth f; 2 x slack for its third derivative, and the rounding of f.

@@ -99,9 +99,7 @@ def test_prod_counts_the_others_also_with_zeros(values, data):
     n = len(x)
     others = np.array([np.prod(np.delete(x, i)) for i in range(n)])
     assert np.array_equal(grad(lambda x: namespace(x).prod(x))(x), others)
-    hessian = np.array(
-        [[0 if i == j else np.prod(np.delete(x, [i, j])) for j in range(n)] for i in range(n)]
-    )
+    hessian = np.array([[0 if i == j else np.prod(np.delete(x, [i, j])) for j in range(n)] for i in range(n)])
     u = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=n, max_size=n)), float)
     for got in (
         hvp(lambda x: namespace(x).prod(x), (x,), (u,))[0],
