@@ -34,6 +34,16 @@ def _keep(draw, c):
     return np.broadcast_to(keep_matrix(kind, T, S), (*c.B, c.H, T, S))
 
 
+def sparse_keep(draw, c):
+    """A `keep` with a row that sees nothing and a key that nobody sees, where the kind of mask allows it."""
+    keep = _keep(draw, c).copy()
+    if c.mask_kind in ("full", "rows") and c.T:
+        keep[..., int(rng(draw).integers(c.T)), :] = False
+    if c.mask_kind in ("full", "rows", "padding") and c.S:
+        keep[..., int(rng(draw).integers(c.S))] = False
+    return keep
+
+
 def _mask(draw, c):
     rules = {"bottom_right": causal(), "top_left": causal("top_left"), "window": window(1, 0), "none": None}
     if c.mask_kind in rules:

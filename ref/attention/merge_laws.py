@@ -91,20 +91,18 @@ def expect_state(expect, c, found, wanted, sizes, steps=1):
 
 @law(ID, "L1", closed_form=True, given=states.reach("both_nothing", "one_nothing", "no_rows"), kills=["nan_of_nothing"])
 def nothing_is_the_identity(impl, c, expect):
-    "(-inf, 0, 0) merged with a state, on either side, is that state, bit for bit; with itself too."
+    "(-inf, 0, 0) merged with a state, on either side, is that state; with itself too."
     for a in (first(c), second(c)):
         empty = (np.full_like(a[0], -np.inf), np.zeros_like(a[1]), np.zeros_like(a[2]))
         for found in (joined(impl, c, a, empty), joined(impl, c, empty, a)):
-            for name, x, y in zip("mlo", found, a, strict=True):
-                expect.same(x, y, name)
+            expect_state(expect, c, found, a, (a[1], np.abs(a[2])))
 
 
 @law(ID, "L2", closed_form=True, given=full, kills=["averaged", "first_part_alone"])
 def equal_maxima_add(impl, c, expect):
-    "m_1 = m_2: (m, l_1 + l_2, o_1 + o_2), bit for bit."
-    found = impl(c.replace(m2=c.m1.copy()))
-    for name, x, y in zip("mlo", found, (c.m1, c.l1 + c.l2, c.o1 + c.o2), strict=True):
-        expect.same(x, y, name)
+    "m_1 = m_2: (m, l_1 + l_2, o_1 + o_2)."
+    wanted = c.m1, c.l1.astype(float) + c.l2, c.o1.astype(float) + c.o2
+    expect_state(expect, c, impl(c.replace(m2=c.m1.copy())), wanted, (wanted[1], np.abs(c.o1) + np.abs(c.o2)))
 
 
 @law(
@@ -182,11 +180,11 @@ def junk_of_an_empty_part_is_invisible(impl, c, expect):
 
 @law(ID, "L8", closed_form=True, given=full, kills=["no_maximum"])
 def a_far_part_vanishes(impl, c, expect):
-    "m_2 = m_1 + 1e4, or 1e4 below: the higher part, bit for bit."
+    "m_2 = m_1 + 1e4, or 1e4 below: the higher part."
     for sign in (1, -1):
         far = c.replace(m2=(c.m1 + sign * c.dtype.type(1e4)).astype(c.dtype))
-        for name, x, y in zip("mlo", impl(far), second(far) if sign > 0 else first(far), strict=True):
-            expect.same(x, y, name)
+        wanted = second(far) if sign > 0 else first(far)
+        expect_state(expect, c, impl(far), wanted, (wanted[1], np.abs(wanted[2])))
 
 
 @law(

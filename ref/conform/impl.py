@@ -98,7 +98,8 @@ class Impl:
         out = {n: self._back(found[n]) for n in names}
         if self.guarded:
             for n in names:
-                _guard_shape(f"gradient of {n}", out[n], c[n].shape, self.dtype, self.spec.id)
+                for found, given in zip(leaves(out[n]), leaves(c[n]), strict=True):
+                    _guard_shape(f"gradient of {n}", found, given.shape, self.dtype, self.spec.id)
         return out
 
     def jvp(self, c, tangents):
@@ -199,6 +200,8 @@ def _sizes(spec, c):
              for n in (a.lstrip("*") for a in e.axes) if n in c}
     for entry in spec.signature.inputs:
         value = c.get(entry.name)
+        if hasattr(value, "_asdict"):
+            sizes.update(value._asdict())  # a config names sizes too
         if isinstance(value, np.ndarray):
             fixed = [a for a in entry.axes if not a.startswith("*")]
             split = value.ndim - len(fixed)

@@ -23,7 +23,7 @@ def _outputs(spec, c, fill):
 
 
 def _gradients(spec, c, fill):
-    return {n: fill(c[n].shape, c.dtype) for n in spec.grads if n in c and c[n] is not None}
+    return {n: _map(lambda a: fill(a.shape, a.dtype), c[n]) for n in spec.grads if n in c and c[n] is not None}
 
 
 def _identity_fill(c):
@@ -107,7 +107,7 @@ def _tree_nulls(spec):
         "zeros": leafwise("zeros", np.zeros_like),
         "constant": leafwise("constant", np.ones_like),
         "identity": Target("identity", lambda *a, **o: _map(np.copy, identity(*a, **o)), differentiable=False),
-        "nan": leafwise("nan", lambda a: np.full_like(a, np.nan) if a.dtype.kind == "f" else a),
+        "nan": leafwise("nan", lambda a: np.full_like(a, np.nan if a.dtype.kind == "f" else 0)),
     }
     return {**made, **_wrapped(spec)}
 
