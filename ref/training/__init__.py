@@ -1,0 +1,1 @@
+"""Training under a memory budget: checkpointing and its closed forms."""
