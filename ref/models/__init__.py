@@ -1,0 +1,1 @@
+"""Models composed of the parts below, read top to bottom."""
