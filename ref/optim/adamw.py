@@ -23,7 +23,7 @@ Laws
     L5 shards_are_the_whole                 L6 a_step_is_bounded
     L7 moments_are_weighted_sums            L8 aligned_gradients_attain_the_bound
     L9 commutes_with_permutation_and_signs  L10 continues_from_a_saved_state
-    L11 decay_stands_apart
+    L11 decay_stands_apart                  L12 steps_are_those_of_weighted_means
 """
 
 from __future__ import annotations

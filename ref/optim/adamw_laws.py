@@ -159,6 +159,16 @@ def decay_stands_apart(impl, c, expect):
     expect.same(later.v, state.v, "v")
 
 
+@law(
+    ID, "L12", closed_form=True, given=first.where(some=True),
+    kills=["beta_swapped", "v_of_g", "t_from_zero", "decay_after", "normalised_by_the_mean"],
+)  # fmt: skip
+def steps_are_those_of_weighted_means(impl, c, expect):
+    """Changing gradients: th_t = (1 - lr wd) th_{t-1} - lr m^ / (sqrt(v^) + eps), m^ = sum b1^(t-i) g_i / sum b1^(t-i)
+    and v^ the same of g^2 with b2."""
+    common.moments_are_weighted_means(impl, c, expect, lambda th, g: g, 1 - c.lr * c.weight_decay)
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 
