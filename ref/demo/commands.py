@@ -12,7 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 console = Console()
-Folder = Annotated[Path, typer.Option(help="Where the checkpoint and the loss curve go.")]
+VOCABULARY = 1024
+# What each command trains, by measurement on the validation part.
+SHORT = {"channels": 128, "layers": 3, "heads": 4, "hidden": 344}
+SHORT_PLAN = {"batch": 2, "context": 128, "lr": 4e-3}
+LONG = {"channels": 192, "layers": 4, "heads": 6, "hidden": 512}
+LONG_PLAN = {"batch": 4, "context": 256, "lr": 3e-3, "dropout": 0.2, "bpe_dropout": 0.1, "weight_decay": 0.2}
+Folder = Annotated[Path, typer.Option(help="Where the checkpoints, the loss curve and the sample go.")]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Gradient checkpointing: the same bits, less memory, more time.")
+]
+Steps = Annotated[int | None, typer.Option(min=2, help="Training steps; by default as many as fit the time.")]
 
 
 def register(app):
@@ -22,8 +32,10 @@ def register(app):
 
 
 def demo(
-    out: Folder = Path("runs/demo"),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the language model.")] = 1300,
+    out: Folder = Path("closedform-demo"),
+    steps: Steps = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Training time that --steps is chosen for.")] = 75,
+    recompute: Recompute = False,
 ):
     """A wrong function caught by name, every law run, a language model trained: under 6 minutes."""
     started = time.perf_counter()
@@ -32,19 +44,27 @@ def demo(
     console.rule("2  every law of every algorithm")
     held = _verify()
     console.rule("3  a language model from random initialisation, on the text that every Python carries")
-    _language_model(out, steps=steps, batch=4, lr=6e-3, resume=False)
+    _forget(out)
+    _language_model(out, SHORT, {**SHORT_PLAN, "checkpointed": recompute}, steps, seconds, resume=False)
     console.print(f"all done in {time.perf_counter() - started:.0f} s")
     if not caught or not held:
         raise typer.Exit(1)
 
 
 def train(
-    out: Folder = Path("runs/train"),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 20_000,
+    out: Folder = Path("closedform-train"),
+    steps: Steps = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Training time that --steps is chosen for.")] = 1200,
+    recompute: Recompute = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
 ):
     """The longer training run (about 20 minutes on 2 cores); `--resume` goes on to the same bits."""
-    _language_model(out, steps=steps, batch=4, lr=4e-3, resume=resume)
+    from ref.demo import checkpoint_file
+
+    if not resume and checkpoint_file.latest(out):
+        console.print(f"closedform: {out} has checkpoints; go on with --resume, or name another --out", soft_wrap=True)
+        raise typer.Exit(2)
+    _language_model(out, LONG, {**LONG_PLAN, "checkpointed": recompute}, steps, seconds, resume=resume)
 
 
 def _catch():
@@ -71,54 +91,101 @@ def _verify():
     return all(r.holds for r in rows)
 
 
-def _language_model(folder, *, steps, batch, lr, resume):
-    from backends.threads import threads
+def _forget(folder):
+    """Remove the checkpoints of an earlier demo: this one starts from random initialisation."""
+    from ref.demo import checkpoint_file
+
+    for path in checkpoint_file.steps(folder):
+        path.unlink()
+
+
+def _language_model(folder, sizes, options, steps, seconds, *, resume):
     from ref.demo import charts, corpus
-    from ref.demo.train import Plan, Run
     from ref.demo.train import train as run_to_the_end
+    from ref.models.llama import parameter_count
 
     text = corpus.load()
     console.print(f"pydoc_data.topics, SHA-256 {text.sha256}")
     console.print(f"{len(text.training)} bytes for training, {len(text.heldout)} held out, by topic")
     baselines = _baselines(text)
-    run = Run(text.training, plan=Plan(steps=steps, batch=batch, lr=lr, save_every=max(100, steps // 10)))
-    if resume and not run.resume(folder):
-        console.print(f"no checkpoint in {folder}: starting from random initialisation")
-    console.print(f"{sum(p.size for p in run.params.values())} parameters, {run.config}, from step {run.step}")
-    curve = []
+    run = _prepared(folder, text.training, sizes, options, steps, seconds, resume)
+    console.print(f"{parameter_count(run.config)} parameters; {len(run.bytes_of)} tokens, learned from the same text")
+    console.print(f"{run.config}\n{run.plan}", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=steps, completed=run.step)
+        task = bar.add_task("training", total=run.plan.steps, completed=run.step)
 
-        def watch(run, loss):
-            curve.append((run.step, loss))
-            recent = sum(x for _, x in curve[-50:]) / len(curve[-50:])
-            bar.update(task, completed=run.step, description=f"training {recent:.3f} bits per byte")
+        def watch(run, bits):
+            recent = sum(run.curve[-50:]) / len(run.curve[-50:])
+            bar.update(task, completed=run.step, description=f"training text {recent:.3f} bits per byte")
 
-        with threads(1):  # products this small lose more to a second BLAS thread than they gain
-            run_to_the_end(run, folder, watch=watch)
-    with threads(1):
-        score = run.bits_per_byte(text.heldout)
-    table = Table(title="held-out text, bits per byte")
+        run_to_the_end(run, folder, watch=watch)
+    score = run.bits_per_byte(text.heldout)
+    table = Table(title=f"held-out text ({len(text.heldout)} bytes)")
     table.add_column("model")
     table.add_column("bits per byte", justify="right")
-    for name, bits in [*baselines.items(), ("this model", score)]:
-        table.add_row(name, f"{bits:.3f}")
+    for name, bits in sorted({**baselines, "this language model": score}.items(), key=lambda item: -item[1]):
+        mine = name == "this language model"
+        table.add_row(name, f"{bits:.3f}", style="bold" if mine else None)
     console.print(table)
-    console.print(run.sample(b"The ", 300).decode("utf-8", "replace"), markup=False, highlight=False)
-    picture = charts.loss_curve(Path(folder) / "loss.png", curve, [(run.step, score)], baselines)
-    console.print(f"wrote {picture} and the checkpoint beside it")
+    sample = run.sample(b"The ", 120).decode("utf-8", "replace")
+    (Path(folder) / "sample.txt").write_text(sample)
+    console.print(sample, markup=False, highlight=False)
+    picture = charts.loss_curve(Path(folder) / "loss.png", _smooth(run.curve), [(run.step, score)], baselines)
+    console.print(f"wrote {picture}, sample.txt and the checkpoint beside it")
+
+
+def _smooth(curve, points=200):
+    """(step, mean loss) of at most `points` parts of the curve: one batch is too small to show a trend."""
+    part = -(-len(curve) // points)
+    cuts = [curve[i : i + part] for i in range(0, len(curve), part)]
+    return [(part * k + len(cut), sum(cut) / len(cut)) for k, cut in enumerate(cuts)]
 
 
 def _baselines(text):
-    """{name: bits per byte} of what needs no gradient."""
+    """{name: bits per byte} of what needs no gradient; the orders are chosen on the validation part."""
     from ref.demo import ngram
 
-    with console.status("xz and n-gram baselines"):
-        order = ngram.choose_order(text.fitting, text.validation)
-        levels = ngram.fit(text.training, order)
-        return {
-            "xz -9e of the held-out text alone": ngram.xz_bits_per_byte(text.heldout),
-            f"Kneser-Ney n-gram, order {order}": ngram.bits_per_byte(levels, text.heldout, order),
-        }
+    found = {"xz -9e of the held-out text alone": ngram.xz_bits_per_byte(text.heldout)}
+    names = {"witten-bell": "interpolated n-gram (Witten-Bell)", "kneser-ney": "modified Kneser-Ney n-gram"}
+    with console.status("n-gram baselines"):
+        for smoothing, name in names.items():
+            order = ngram.choose_order(text.fitting, text.validation, smoothing=smoothing)
+            levels = ngram.fit(text.training, order)
+            bits = ngram.bits_per_byte(levels, text.heldout, order, smoothing)
+            found[f"{name}, {order} bytes of context"] = bits
+    return found
+
+
+def _prepared(folder, text, sizes, options, steps, seconds, resume):
+    """The run to be made: taken up from a checkpoint, or with steps for about `seconds`."""
+    from ref.demo import bpe, checkpoint_file
+    from ref.demo.train import Plan, Run
+    from ref.models.llama import Config
+
+    merges = bpe.learn(text, VOCABULARY)
+    config = Config(vocabulary=256 + len(merges), rope_layout="interleaved", tied=True, **sizes)
+    path = checkpoint_file.latest(folder) if resume else None
+    if path is not None:
+        plan = Plan(**checkpoint_file.load(path).state["plan"])
+        run = Run(text, merges, config, plan)
+        run.resume(folder)
+        console.print(f"going on from {path}, step {run.step} of {plan.steps}")
+        return run
+    if resume:
+        console.print(f"no checkpoint in {folder}: starting from random initialisation")
+    if steps is None:
+        steps = _steps_for(seconds, Run(text, merges, config, Plan(steps=100, **options)))
+    return Run(text, merges, config, Plan(steps=steps, save_every=max(50, steps // 20), **options))
+
+
+def _steps_for(seconds, trial, most=60_000):
+    """Steps that this machine makes in the time, by the median of a few."""
+    times = []
+    for _ in range(12):
+        started = time.perf_counter()
+        trial.advance()
+        times.append(time.perf_counter() - started)
+    steps = min(most, max(200, int(seconds / sorted(times)[len(times) // 2])))
+    return steps // 100 * 100

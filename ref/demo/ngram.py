@@ -1,13 +1,17 @@
-"""The baselines: an interpolated n-gram model of bytes (modified Kneser-Ney), and xz.
+"""The baselines: interpolated n-gram models of bytes (Witten-Bell, modified Kneser-Ney), and xz.
 
-Chen & Goodman 1998, "An empirical study of smoothing techniques", section 3.
+Chen & Goodman 1998, "An empirical study of smoothing techniques", section 2.7 (Witten-Bell)
+
+    P_k(w | h) = (c(h w) + t(h) P_{k-1}(w | h')) / (sum_w c(h w) + t(h)),   t(h) = #{w: c(h w) > 0}
+
+and section 3 (modified Kneser-Ney, the stronger)
 
     P_k(w | h) = max(c(h w) - D_k(c(h w)), 0) / sum_w c(h w)  +  g(h) P_{k-1}(w | h')
     g(h)       = sum_w D_k(c(h w)) / sum_w c(h w)             (1 where h was never seen)
     P_{-1}     = 1 / 256
 
-h is the last k bytes, h' the last k - 1. At the highest order c counts occurrences; below it, c is
-the number of different bytes seen to the left of h w (what a lower order is asked only where the
+h is the last k bytes, h' the last k - 1. c counts occurrences; below the highest order of Kneser-Ney
+it is the number of different bytes seen to the left of h w (what a lower order is asked only where the
 higher one knows nothing, so it should count in how many contexts w turns up, not how often).
 
     D_k(c) = m - (m + 1) Y n_{m+1} / n_m,   m = min(c, 3),   Y = n_1 / (n_1 + 2 n_2)
@@ -23,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 PAD = b"\n"
+SMOOTHINGS = ("witten-bell", "kneser-ney")
 
 
 class Share(NamedTuple):
@@ -46,6 +51,11 @@ class Level(NamedTuple):
     grams: np.ndarray
     highest: Share
     lower: Share
+    witten_bell: Share
+
+    def share(self, smoothing, last):
+        """The Share of this level under a smoothing; `last` says that no longer context is used."""
+        return self.witten_bell if smoothing == "witten-bell" else self.highest if last else self.lower
 
 
 def fit(text: bytes, max_order: int) -> list[Level]:
@@ -88,12 +98,13 @@ def fit(text: bytes, max_order: int) -> list[Level]:
         )
         different = np.unique(gram * 256 + past[:, -k - 1]) // 256
         lefts = np.bincount(different, minlength=len(grams))
-        shares = (_share(c, grams // 256, len(contexts)) for c in (occurrences, lefts))
+        shares = [_share(c, grams // 256, len(contexts)) for c in (occurrences, lefts)]
+        shares.append(_witten_bell(occurrences, grams // 256, len(contexts)))
         levels.append(Level(contexts, grams, *shares))
     return levels
 
 
-def probabilities(levels: list[Level], contexts, symbols, order: int | None = None):
+def probabilities(levels: list[Level], contexts, symbols, order: int | None = None, smoothing: str = "kneser-ney"):
     """Return P(symbol | context) by the model of one order.
 
     Parameters
@@ -106,6 +117,8 @@ def probabilities(levels: list[Level], contexts, symbols, order: int | None = No
         The next bytes asked about; `np.arange(256)[None]` gives whole distributions.
     order : int, optional
         Bytes of context used; by default all that were fitted.
+    smoothing : str
+        One of `SMOOTHINGS`.
 
     Returns
     -------
@@ -114,7 +127,7 @@ def probabilities(levels: list[Level], contexts, symbols, order: int | None = No
     Raises
     ------
     ValueError
-        The order was not fitted, or the contexts are shorter than it.
+        The order was not fitted, the contexts are shorter than it, or an unknown smoothing.
 
     >>> table = fit(b"abracadabra", 2)
     >>> float(probabilities(table, [list(b"ab")], np.arange(256)[None]).sum().round(12))
@@ -127,30 +140,34 @@ def probabilities(levels: list[Level], contexts, symbols, order: int | None = No
             f"probabilities: order {order} was asked for; orders 0 to {len(levels) - 1} were "
             f"fitted and the contexts have {contexts.shape[1]} bytes"
         )
+    if smoothing not in SMOOTHINGS:
+        raise ValueError(f"probabilities: smoothing={smoothing!r}; needed one of {SMOOTHINGS}")
     number = np.zeros(len(contexts), np.int64)
     p = np.full((len(contexts), symbols.shape[1]), 1 / 256)
     for k, level in enumerate(levels[: order + 1]):
         if k:
             number = _find(level.contexts, number * 256 + contexts[:, -k])
         gram = _find(level.grams, number[:, None] * 256 + symbols)
-        share = level.highest if k == order else level.lower
+        share = level.share(smoothing, k == order)
         p = share.of_gram[gram] + share.left_over[number][:, None] * p
     return p
 
 
-def bits_per_byte(levels: list[Level], text: bytes, order: int | None = None) -> float:
+def bits_per_byte(levels: list[Level], text: bytes, order: int | None = None, smoothing: str = "kneser-ney") -> float:
     """Return the model's code length of `text`, in bits a byte.
 
-    Raises ValueError for an empty text, or an order that was not fitted.
+    Raises ValueError for an empty text, an order that was not fitted, or an unknown smoothing.
     """
     order = len(levels) - 1 if order is None else order
     if not text:
         raise ValueError("bits_per_byte: text has 0 bytes; at least 1 is needed")
     past, following = _windows(text, max(order, 0))
-    return float(-np.log2(probabilities(levels, past, following[:, None], order)).mean())
+    return float(-np.log2(probabilities(levels, past, following[:, None], order, smoothing)).mean())
 
 
-def choose_order(fitting: bytes, validation: bytes, orders: Iterable[int] = range(15)) -> int:
+def choose_order(
+    fitting: bytes, validation: bytes, orders: Iterable[int] = range(15), smoothing: str = "kneser-ney"
+) -> int:
     """Return the order that codes `validation` best when fitted on `fitting` (least on a tie).
 
     Raises ValueError if a text or `orders` is empty.
@@ -159,7 +176,7 @@ def choose_order(fitting: bytes, validation: bytes, orders: Iterable[int] = rang
     if not orders:
         raise ValueError("choose_order: orders is empty; at least one order is needed")
     levels = fit(fitting, max(orders))
-    return min(orders, key=lambda order: bits_per_byte(levels, validation, order))
+    return min(orders, key=lambda order: bits_per_byte(levels, validation, order, smoothing))
 
 
 def xz_bits_per_byte(text: bytes) -> float:
@@ -189,6 +206,12 @@ def _share(counts, context, num_contexts):
     total = np.bincount(context, counts, minlength=num_contexts)
     left_over = np.bincount(context, removed, minlength=num_contexts) / total
     return Share(np.append((counts - removed) / total[context], 0), np.append(left_over, 1))
+
+
+def _witten_bell(counts, context, num_contexts):
+    different = np.bincount(context, minlength=num_contexts)
+    total = np.bincount(context, counts, minlength=num_contexts) + different
+    return Share(np.append(counts / total[context], 0), np.append(different / total, 1))
 
 
 def _find(keys, wanted):

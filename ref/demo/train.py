@@ -1,7 +1,11 @@
 """Training the language model: batches, schedule, clipping, AdamW, checkpoints that resume to the same bits.
 
-A run is a function of its seed and its length alone. Everything that the next step needs (parameters, moments,
-the generator's state, the step) is in the checkpoint, so a killed run resumes to the bits of an unbroken one.
+    every step   tokens -> llama -> mean cross-entropy -> gradients, a shard of the batch to a thread
+                 g <- g min(1, c / |g|),   AdamW at the rate of a warm-up and a cosine
+
+A run is a function of its text, sizes and plan alone. Everything that the next step needs (parameters, moments, the
+generator's state, the step) is in the checkpoint, so a killed run resumes to the bits of an unbroken one. The batch
+is always cut into `shards`, whoever computes them, so the bits do not depend on the number of threads either.
 """
 
 from __future__ import annotations
@@ -12,151 +16,228 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autodiff import no_grad, tensor
+from autodiff import value_and_grad
 from backends.fused.numpy.adamw import adamw_
-from ref.demo import checkpoint_file
-from ref.demo.language_model import Config, initial, logits
+from backends.threads import blas_threads, run_tiles
+from ref.demo import bpe, checkpoint_file
 from ref.losses.softmax_cross_entropy import softmax_cross_entropy
+from ref.models.llama import llama, parameter_shapes
+from ref.nn.dropout import dropout
+from ref.optim.warmup_cosine import warmup_cosine
+
+START = b"\n"  # a text is scored after a line feed
+BITS = 1 / math.log(2)
 
 
 class Plan(NamedTuple):
-    """A run: steps, sequences a batch, peak learning rate, share of warm-up, decay, clip, steps a checkpoint."""
+    """How a model is trained.
 
-    steps: int = 900
+    Steps, sequences a batch and tokens a sequence, shards of a batch; peak rate, share of warm-up, share of the peak
+    that is left at the end; AdamW's betas and decay, the norm that gradients are clipped to; dropout of activations
+    and of merges (the text is encoded anew every `epoch` steps); steps between two checkpoints, seed, recomputation.
+    """
+
+    steps: int
     batch: int = 4
-    lr: float = 6e-3
+    context: int = 128
+    shards: int = 2
+    lr: float = 4e-3
     warmup: float = 0.05
+    final: float = 0.02
+    beta1: float = 0.9
+    beta2: float = 0.98
     weight_decay: float = 0.1
     max_norm: float = 1.0
-    save_every: int = 300
+    dropout: float = 0.0
+    bpe_dropout: float = 0.0
+    epoch: int = 500
+    save_every: int = 500
     seed: int = 0
     checkpointed: bool = False
 
 
-def rate(plan, step):
-    """Learning rate of step 0, 1, ...: linear warm-up to lr, then a cosine to a tenth of it."""
-    warm = max(1, round(plan.warmup * plan.steps))
-    if step < warm:
-        return plan.lr * (step + 1) / warm
-    done = (step - warm) / max(1, plan.steps - warm)
-    return plan.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+def initial(config, rng):
+    """{name: float32 array}: embeddings N(0, 0.02^2), matrices N(0, 1 / in), over 2 layers where a branch ends."""
+    values = {}
+    for name, shape in parameter_shapes(config).items():
+        deep = 2 * config.layers if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
+        std = 0.02 if name in ("model.embed_tokens.weight", "lm_head.weight") else (deep * shape[-1]) ** -0.5
+        values[name] = np.ones(shape) if len(shape) == 1 else rng.standard_normal(shape) * std
+    return {name: a.astype(np.float32) for name, a in values.items()}
 
 
 class Run:
-    """The state of a training run over `text` (bytes)."""
+    """The state of a training run over `text` with the tokens of `merges`."""
 
-    def __init__(self, text, config=None, plan=None):
-        self.codes = np.frombuffer(text, np.uint8).astype(np.int64)
-        self.config, self.plan = config or Config(), plan or Plan()
-        if len(self.codes) <= self.config.context:
-            raise ValueError(f"Run: text has {len(self.codes)} bytes; more than {self.config.context} are needed")
-        self.rng = np.random.default_rng(self.plan.seed)
-        values = initial(self.config, self.rng)
-        self.params = {name: tensor(a, requires_grad=True) for name, a in values.items()}
-        self.moments = {name: (np.zeros(a.size, a.dtype), np.zeros(a.size, a.dtype)) for name, a in values.items()}
-        self.step = 0
+    def __init__(self, text, merges, config, plan):
+        self.text, self.merges, self.config, self.plan = text, np.asarray(merges), config, plan
+        self.bytes_of = np.array([len(t) for t in bpe.spelled(self.merges)])
+        if config.vocabulary != len(self.bytes_of):
+            raise ValueError(f"Run: config has vocabulary={config.vocabulary}, the merges make {len(self.bytes_of)}")
+        self.tokens, self.epoch = self._encoded(0), 0
+        if len(self.tokens) <= plan.context:
+            raise ValueError(f"Run: text has {len(self.tokens)} tokens; more than {plan.context} are needed")
+        self.rng = np.random.default_rng(plan.seed)
+        self.step, self.curve = 0, []
+        values = initial(config, self.rng)
+        # One flat array, the matrices first: AdamW then runs over two slices, with and without decay.
+        order = sorted(values, key=lambda n: not _decays(n, values[n].shape))
+        self.flat, self.params = _views(order, values)
+        self.gradient, self.slots = _views(order, {n: np.zeros_like(a) for n, a in values.items()})
+        self.m, self.v = np.zeros_like(self.flat), np.zeros_like(self.flat)
+        self.decayed = sum(values[n].size for n in order if _decays(n, values[n].shape))
 
     def advance(self):
         """One step; returns its loss in bits per byte."""
-        T = self.config.context
-        starts = self.rng.integers(0, len(self.codes) - T, self.plan.batch)
-        window = self.codes[starts[:, None] + np.arange(T + 1)]
-        out = logits(self.params, window[:, :-1], self.config, checkpointed=self.plan.checkpointed)
-        loss = softmax_cross_entropy(out, window[:, 1:]).mean()
-        loss.backward()
+        with blas_threads(1):  # a threaded product or sum may round another way
+            return self._advance()
+
+    def _advance(self):
+        plan = self.plan
+        if plan.bpe_dropout and self.step // plan.epoch != self.epoch:
+            self.epoch = self.step // plan.epoch
+            self.tokens = self._encoded(self.epoch)
+        starts = self.rng.integers(0, len(self.tokens) - plan.context, plan.batch)
+        window = self.tokens[starts[:, None] + np.arange(plan.context + 1)]
+        keeps = self._masks(window.shape[0])
+        rows = np.array_split(np.arange(plan.batch), plan.shards)
+        found = [None] * len(rows)
+
+        def shard(k):
+            found[k] = value_and_grad(self._loss)(self.params, window[rows[k]], keeps[:, rows[k]], window[:, 1:].size)
+
+        run_tiles(shard, range(len(rows)))
+        for name, slot in self.slots.items():
+            slot[...] = found[0][1][name]
+            for _, g in found[1:]:
+                slot += g[name]
         self._update()
-        return loss.item() / math.log(2)
+        loss = float(sum(float(value) for value, _ in found))
+        bits = loss * BITS * window[:, 1:].size / float(self.bytes_of[window[:, 1:]].sum())
+        self.curve.append(bits)
+        return bits
+
+    def _loss(self, params, window, keeps, count):
+        """This shard's part of the mean over the `count` tokens of the batch."""
+        rate = self.plan.dropout
+
+        def drop(x, site):
+            return dropout(x, keeps[site], rate=rate) if rate else x
+
+        out = llama(params, window[:, :-1], self.config, checkpointed=self.plan.checkpointed, drop=drop)
+        return softmax_cross_entropy(out, window[:, 1:]).sum() * (1 / count)
+
+    def _masks(self, batch):
+        """bool[sites batch context channels] of what dropout keeps, drawn for the whole batch."""
+        if not self.plan.dropout:
+            return np.empty((0, batch), bool)
+        shape = (2 * self.config.layers + 1, batch, self.plan.context, self.config.channels)
+        drawn = np.frombuffer(self.rng.bytes(math.prod(shape)), np.uint8).reshape(shape)
+        return drawn >= round(self.plan.dropout * 256)
 
     def _update(self):
-        grads = {name: p.grad for name, p in self.params.items()}
-        norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+        plan, g = self.plan, self.gradient
+        norm = math.sqrt(float(np.vdot(g, g)))
         if not math.isfinite(norm):
-            bad = next(n for n, g in grads.items() if not np.isfinite(g).all())
+            bad = next((n for n, slot in self.slots.items() if not np.isfinite(slot).all()), "all together")
             raise FloatingPointError(f"step {self.step}: the gradient of {bad} is not finite")
-        shrink = np.float32(min(1.0, self.plan.max_norm / max(norm, 1e-12)))
-        lr = rate(self.plan, self.step)
+        if norm > plan.max_norm:
+            g *= np.float32(plan.max_norm / norm)
         self.step += 1
-        for name, p in self.params.items():
-            decay = self.plan.weight_decay if p.ndim == 2 and name != "embedding" else 0.0
-            m, v = self.moments[name]
+        warm = min(max(1, round(plan.warmup * plan.steps)), plan.steps - 1)
+        lr = warmup_cosine(self.step, peak=plan.lr, warmup=warm, total=plan.steps, final=plan.final * plan.lr)
+        for part, decay in ((slice(self.decayed), plan.weight_decay), (slice(self.decayed, None), 0.0)):
             adamw_(
-                p.data.reshape(-1), grads[name].reshape(-1) * shrink, m, v, self.step,
-                lr=lr, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=decay,
+                self.flat[part], g[part], self.m[part], self.v[part], self.step,
+                lr=lr, beta1=plan.beta1, beta2=plan.beta2, eps=1e-8, weight_decay=decay,
             )  # fmt: skip
-            p.grad = None
+
+    def _encoded(self, epoch):
+        share = self.plan.bpe_dropout
+        return bpe.encode(self.merges, self.text, share, np.random.default_rng((self.plan.seed, epoch)))
+
+    def bits_per_byte(self, text):
+        """Code length of `text`: every token scored once, with half a window before it or all there is."""
+        T, half = self.plan.context, max(1, self.plan.context // 2)
+        row = np.concatenate((bpe.encode(self.merges, START), bpe.encode(self.merges, text)))
+        starts = range(0, max(len(row) - 1 - T, 0) + half, half)
+        nats = [0.0] * len(starts)
+
+        def score(j):
+            window, seen = row[starts[j] : starts[j] + T + 1], (T - half if j else 0)
+            out = llama(self.params, window[:-1], self.config)[seen:]
+            nats[j] = float(np.sum(softmax_cross_entropy(out, window[1 + seen :]), dtype=np.float64))
+
+        run_tiles(score, range(len(starts)))
+        return sum(nats) * BITS / len(text)
+
+    def sample(self, prompt, count, temperature=0.8, seed=0):
+        """`prompt` and `count` tokens after it, drawn from the model."""
+        rng = np.random.default_rng(seed)
+        tokens = list(bpe.encode(self.merges, START + prompt))
+        for _ in range(count):
+            out = llama(self.params, np.array(tokens[-self.plan.context :]), self.config)[-1].astype(np.float64)
+            p = np.exp((out - out.max()) / temperature)
+            tokens.append(int(rng.choice(len(p), p=p / p.sum())))
+        return bpe.decode(self.merges, tokens)[len(START) :]
 
     def save(self, folder):
         """Write a checkpoint; returns its path."""
-        arrays = {name: p.data for name, p in self.params.items()}
-        for name, (m, v) in self.moments.items():
-            arrays |= {f"adam.m.{name}": m, f"adam.v.{name}": v}
-        state = {
+        return checkpoint_file.save(folder, self._arrays(), {
             "step": self.step,
             "rng": self.rng.bit_generator.state,
             "config": self.config._asdict(),
             "plan": self.plan._asdict(),
-        }
-        return checkpoint_file.save(folder, arrays, state)
+        })  # fmt: skip
+
+    def _arrays(self):
+        state = {"adam.m": self.m, "adam.v": self.v, "merges": self.merges, "curve": np.array(self.curve)}
+        return {**self.params, **state}
 
     def resume(self, folder):
-        """Take up the newest checkpoint of `folder`, if there is one of the same run; returns whether there was.
+        """Take up the newest checkpoint of `folder`, if there is one; returns whether there was.
 
         Raises
         ------
         ValueError
-            The checkpoint is of another configuration or plan.
+            The checkpoint is of another configuration, plan or vocabulary.
         """
         path = checkpoint_file.latest(folder)
         if path is None:
             return False
-        found = checkpoint_file.load(path)
+        state = checkpoint_file.load(path).state
         for name, mine in (("config", self.config._asdict()), ("plan", self.plan._asdict())):
-            if found.state[name] != mine:
-                raise ValueError(f"resume: {path} has {name} {found.state[name]}; this run has {mine}")
-        for name, p in self.params.items():
-            p.data[...] = found.arrays[name]
-            for own, kept in zip(self.moments[name], "mv", strict=True):
-                own[...] = found.arrays[f"adam.{kept}.{name}"]
-        self.rng.bit_generator.state = found.state["rng"]
-        self.step = found.state["step"]
+            if state[name] != mine:
+                raise ValueError(f"resume: {path} has {name} {state[name]}; this run has {mine}")
+        self.curve = [0.0] * state["step"]
+        arrays = checkpoint_file.load(path, like=self._arrays()).arrays
+        if not np.array_equal(arrays["merges"], self.merges):
+            raise ValueError(f"resume: {path} has other merges; this run learned its own from another text")
+        for name, own in (*self.params.items(), ("adam.m", self.m), ("adam.v", self.v)):
+            own[...] = arrays[name]
+        self.curve, self.step = arrays["curve"].tolist(), state["step"]
+        self.rng.bit_generator.state = state["rng"]
         return True
 
-    def bits_per_byte(self, text, stride=64):
-        """Code length of `text`: windows that overlap, each byte scored once, with at least T - stride before it."""
-        T, codes = self.config.context, np.frombuffer(text, np.uint8).astype(np.int64)
-        total, at = 0.0, 1
-        with no_grad():
-            while at < len(codes):
-                fresh = min(T if at == 1 else stride, len(codes) - at)
-                low = max(0, at + fresh - T - 1)
-                window = codes[None, low : at + fresh]
-                out = logits(self.params, window[:, :-1], self.config)
-                losses = softmax_cross_entropy(out, window[:, 1:])
-                losses = getattr(losses, "data", losses)
-                total += float(np.sum(losses[0, -fresh:], dtype=np.float64))
-                at += fresh
-        return (total / math.log(2) + 8) / len(codes)  # the first byte costs its 8 bits
 
-    def sample(self, prompt, count, temperature=0.8, seed=0):
-        """`prompt` (bytes) and `count` bytes after it, drawn from the model."""
-        rng, codes = np.random.default_rng(seed), list(prompt)
-        with no_grad():
-            for _ in range(count):
-                window = np.array(codes[-self.config.context :])[None]
-                out = logits(self.params, window, self.config)
-                last = np.asarray(getattr(out, "data", out))[0, -1].astype(np.float64) / temperature
-                p = np.exp(last - last.max())
-                codes.append(int(rng.choice(len(p), p=p / p.sum())))
-        return bytes(codes)
-
-
-def train(run, folder, *, until=None, watch=lambda run, loss: None):
-    """Advance `run` to its last step (or `until`), with a checkpoint every `save_every` and at the end."""
+def train(run, folder, *, watch=lambda run, bits: None):
+    """Advance `run` to its last step, with a checkpoint every `save_every` steps and at the end."""
     folder = Path(folder)
-    last = run.plan.steps if until is None else min(until, run.plan.steps)
-    while run.step < last:
-        loss = run.advance()
-        watch(run, loss)
-        if run.step % run.plan.save_every == 0 or run.step == last:
+    while run.step < run.plan.steps:
+        bits = run.advance()
+        watch(run, bits)
+        if run.step % run.plan.save_every == 0 or run.step == run.plan.steps:
             run.save(folder)
     return run
+
+
+def _decays(name, shape):
+    return len(shape) > 1 and name != "model.embed_tokens.weight" and name != "lm_head.weight"
+
+
+def _views(order, values):
+    """(one flat copy of all arrays, {name: the view of its part})."""
+    flat = np.concatenate([values[n].reshape(-1) for n in order])
+    ends = np.cumsum([values[n].size for n in order])
+    parts = zip(order, np.split(flat, ends[:-1]), strict=True)
+    return flat, {n: part.reshape(values[n].shape) for n, part in parts}

@@ -57,6 +57,25 @@ def test_probabilities_are_the_equations_in_fractions(text, order, context):
         assert p[symbol] == pytest.approx(float(wanted), rel=1e-13)
 
 
+def exact_witten_bell(text, order, context, symbol):
+    """Occurrences alone, in rational numbers."""
+    padded, p = b"\n" * order + text, Fraction(1, 256)
+    for k in range(order + 1):
+        h = context[len(context) - k :]
+        after = Counter(padded[i] for i in range(order, len(padded)) if padded[i - k : i] == h)
+        if after:
+            p = (after[symbol] + len(after) * p) / (after.total() + len(after))
+    return p
+
+
+@given(TEXTS, st.integers(0, 4), st.text("ab\nz", min_size=4, max_size=4).map(str.encode))
+@FEW
+def test_witten_bell_is_its_equation_in_fractions(text, order, context):
+    p = ngram.probabilities(ngram.fit(text, 4), [list(context)], ALL, order, "witten-bell")[0]
+    for symbol in b"ab\nz":
+        assert p[symbol] == pytest.approx(float(exact_witten_bell(text, order, context, symbol)), rel=1e-13)
+
+
 def test_a_text_done_by_hand():
     # "aab", order 0: counts 2, 1; n_1 = n_2 = 1, so Y = 1/3, D(1) = 1 - 2/3, D(2) = 2 - 0.
     p = ngram.probabilities(ngram.fit(b"aab", 0), np.zeros((1, 0), int), ALL)[0]
@@ -70,9 +89,10 @@ def test_a_text_done_by_hand():
 @FEW
 def test_every_distribution_is_positive_and_sums_to_one(text, order, seed):
     contexts = np.random.default_rng(seed).choice(list(text + b"\n\xff"), (20, 5))
-    p = ngram.probabilities(ngram.fit(text, 5), contexts, ALL, order)
-    assert (p > 0).all()
-    np.testing.assert_allclose(p.sum(-1), 1, rtol=0, atol=1e-13)
+    for smoothing in ngram.SMOOTHINGS:
+        p = ngram.probabilities(ngram.fit(text, 5), contexts, ALL, order, smoothing)
+        assert (p > 0).all()
+        np.testing.assert_allclose(p.sum(-1), 1, rtol=0, atol=1e-13)
 
 
 @given(TEXTS, TEXTS, st.integers(0, 4))
@@ -140,6 +160,7 @@ def test_xz_reads_back():
         (lambda: ngram.bits_per_byte(ngram.fit(b"a", 1), b"a", 2), "order 2 .* orders 0 to 1"),
         (lambda: ngram.bits_per_byte(ngram.fit(b"a", 1), b"a", -1), "order -1 "),
         (lambda: ngram.probabilities(ngram.fit(b"a", 2), [[1]], ALL), "contexts have 1 bytes"),
+        (lambda: ngram.bits_per_byte(ngram.fit(b"a", 0), b"a", 0, "katz"), "smoothing='katz'; needed one of"),
         (lambda: ngram.xz_bits_per_byte(b""), "xz_bits_per_byte: text has 0 bytes"),
         (lambda: ngram.choose_order(b"a", b"", [0]), "text has 0 bytes"),
         (lambda: ngram.choose_order(b"a", b"a", []), "orders is empty"),

@@ -5,157 +5,218 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from autodiff import tensor
-from ref.demo import checkpoint_file
-from ref.demo.language_model import Config, initial, logits
-from ref.demo.train import Plan, Run, rate, train
+from autodiff import value_and_grad
+from backends.threads import threads
+from ref.demo import bpe, checkpoint_file
+from ref.demo.train import Plan, Run, initial, train
+from ref.losses.softmax_cross_entropy import softmax_cross_entropy
+from ref.models.llama import Config, llama, parameter_count
+from ref.optim.adamw import adamw, start
+from ref.optim.clip_by_global_norm import clip_by_global_norm
+from ref.optim.warmup_cosine import warmup_cosine
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = Config(channels=16, layers=2, heads=2, hidden=24, context=12)
 TEXT = b"the quick brown fox jumps over the lazy dog. " * 20
+MERGES = bpe.learn(TEXT, 264)
+TINY = Config(vocabulary=264, channels=16, layers=2, heads=2, groups=1, hidden=24, tied=True)
 
 
-def tiny_plan(**changes):
-    return Plan(**{"steps": 12, "batch": 2, "lr": 1e-2, "save_every": 3, **changes})
+def tiny(text=TEXT, config=TINY, **changes):
+    plan = {"steps": 12, "batch": 3, "context": 12, "lr": 1e-2, "save_every": 3, **changes}
+    return Run(text, MERGES, config, Plan(**plan))
 
 
-def test_logits_do_not_depend_on_later_tokens():
-    params = initial(TINY, np.random.default_rng(0))
-    tokens = np.random.default_rng(1).integers(0, 256, (2, 10))
-    other = tokens.copy()
-    other[:, 6:] = 7
-    a, b = logits(params, tokens, TINY), logits(params, other, TINY)
-    assert a.shape == (2, 10, 256) and a.dtype == np.float32
-    assert np.array_equal(a[:, :6], b[:, :6])
-    assert not np.array_equal(a[:, 6:], b[:, 6:])
+def advanced(run, steps=3):
+    """The losses and the parameters after some steps."""
+    return [run.advance() for _ in range(steps)], run.flat.copy()
 
 
-def test_checkpointed_layers_give_the_same_bits():
-    found = []
-    for checkpointed in (False, True):
-        run = Run(TEXT, TINY, tiny_plan(checkpointed=checkpointed))
-        losses = [run.advance() for _ in range(3)]
-        found.append((losses, {n: p.data.copy() for n, p in run.params.items()}))
-    assert found[0][0] == found[1][0]
-    assert all(np.array_equal(found[0][1][n], found[1][1][n]) for n in found[0][1])
+def same(a, b):
+    return a[0] == b[0] and np.array_equal(a[1], b[1])
 
 
-def test_the_gradient_is_the_slope_of_the_loss():
-    from ref.losses.softmax_cross_entropy import softmax_cross_entropy
-
-    values = {n: a.astype(np.float64) for n, a in initial(TINY, np.random.default_rng(0)).items()}
-    tokens = np.random.default_rng(1).integers(0, 256, (2, 9))
-    rng = np.random.default_rng(2)
-    u = {n: rng.standard_normal(a.shape) for n, a in values.items()}
+def test_a_step_is_the_parts_put_together():
+    """One shard, no dropout: clipped gradient of the mean loss, AdamW without decay on norms and embeddings."""
+    run = tiny(shards=1, max_norm=0.5, weight_decay=0.3, warmup=0.5)
+    before = {name: a.copy() for name, a in run.params.items()}
+    starts = np.random.default_rng()
+    starts.bit_generator.state = run.rng.bit_generator.state
+    window = run.tokens[starts.integers(0, len(run.tokens) - 12, 3)[:, None] + np.arange(13)]
 
     def loss(params):
-        return softmax_cross_entropy(logits(params, tokens[:, :-1], TINY), tokens[:, 1:]).mean()
+        return softmax_cross_entropy(llama(params, window[:, :-1], TINY), window[:, 1:]).mean()
 
-    params = {n: tensor(a, requires_grad=True) for n, a in values.items()}
-    loss(params).backward()
-    along = sum(float(np.vdot(params[n].grad, u[n])) for n in params)
+    value, grads = value_and_grad(loss)(before)
+    clipped, norm = clip_by_global_norm(list(grads.values()), 0.5)
+    assert norm > 0.5
+    bits = run.advance()
+    assert bits == pytest.approx(float(value) / np.log(2) * 36 / run.bytes_of[window[:, 1:]].sum(), rel=1e-6)
+    lr = warmup_cosine(1, peak=1e-2, warmup=6, total=12, final=2e-4)
+    for g, (name, p) in zip(clipped, before.items(), strict=True):
+        decay = 0.3 if p.ndim == 2 and "embed" not in name else 0.0
+        wanted, _ = adamw(p, g, start(p), lr=lr, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=decay)
+        np.testing.assert_allclose(run.params[name], wanted, rtol=1e-5, atol=1e-7, err_msg=name)
 
-    def central(h):
-        ends = [float(loss({n: a + s * h * u[n] for n, a in values.items()})) for s in (1, -1)]
-        return (ends[0] - ends[1]) / (2 * h)
 
-    # Richardson: the error of the pair is O(h^4), the direction is about 90 long
-    assert along == pytest.approx((4 * central(5e-6) - central(1e-5)) / 3, rel=1e-8)
+def test_shards_are_the_whole_batch():
+    """Every shard's loss is a part of one mean: other roundings, nothing more."""
+    whole, cut = (advanced(tiny(shards=k), 1)[0][0] for k in (1, 3))
+    assert whole == pytest.approx(cut, rel=1e-6)
+    runs = [tiny(shards=k) for k in (1, 3)]
+    for run in runs:
+        run.advance()
+    np.testing.assert_allclose(runs[0].gradient, runs[1].gradient, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.25}, {"dropout": 0.25, "bpe_dropout": 0.2, "epoch": 2}])
+def test_the_bits_do_not_depend_on_threads_or_recomputation(options):
+    found = []
+    for count, checkpointed in ((1, False), (3, False), (1, True)):
+        with threads(count):
+            found.append(advanced(tiny(shards=3, checkpointed=checkpointed, **options)))
+    assert same(found[0], found[1]) and same(found[0], found[2])
+
+
+def test_each_source_of_noise_changes_the_run_and_the_seed_names_it():
+    plain = advanced(tiny())
+    for change in ({"seed": 1}, {"dropout": 0.25}, {"bpe_dropout": 0.2}):
+        changed = advanced(tiny(**change))
+        assert not same(changed, plain) and same(changed, advanced(tiny(**change)))
+
+
+def test_an_epoch_later_the_text_has_other_tokens():
+    run = tiny(bpe_dropout=0.3, epoch=2)
+    seen = []
+    for _ in range(5):
+        run.advance()
+        seen.append(run.tokens)
+        assert bpe.decode(MERGES, run.tokens) == TEXT
+    same_epoch = [np.array_equal(a, b) for a, b in zip(seen, seen[1:], strict=False)]
+    assert same_epoch == [True, False, True, False]
 
 
 def test_it_learns_a_text_that_repeats():
-    run = Run(TEXT, TINY, tiny_plan(steps=150, batch=4, lr=2e-2))
-    first = run.advance()
-    losses = [run.advance() for _ in range(149)]
-    assert first > 7.5
-    assert np.mean(losses[-10:]) < 2.0
-    assert run.bits_per_byte(TEXT[:200], stride=6) < 2.5
-    assert run.sample(b"the", 5, seed=1) == run.sample(b"the", 5, seed=1)
+    run = tiny(steps=120, lr=2e-2)
+    before = run.bits_per_byte(TEXT[:200])
+    for _ in range(120):
+        run.advance()
+    assert before > 3 > 1 > np.mean(run.curve[-10:])
+    assert run.bits_per_byte(TEXT[:200]) < 1
+    assert run.sample(b"the", 8, seed=1) == run.sample(b"the", 8, seed=1)
+    assert run.sample(b"the quick", 1).startswith(b"the quick")
 
 
-def test_the_code_length_scores_every_byte_once_whatever_the_stride():
-    run = Run(TEXT, TINY, tiny_plan())
-    short = TEXT[: TINY.context + 1]
-    assert run.bits_per_byte(short, stride=3) == pytest.approx(run.bits_per_byte(short, stride=12), rel=1e-9)
-    fresh = run.bits_per_byte(TEXT[:100], stride=5)
-    assert 7.5 < fresh < 8.5
+@pytest.mark.parametrize("length", [1, 5, 12, 13, 14, 18, 19, 40, 97])
+def test_the_code_length_scores_every_token_once(length):
+    """A model that gives every token 1 / V codes n tokens in n log2 V bits, whatever the windows."""
+    run = tiny()
+    for a in run.params.values():
+        a[...] = 0
+    text = TEXT[:length]
+    wanted = len(bpe.encode(MERGES, text)) * np.log2(264) / length
+    assert run.bits_per_byte(text) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_the_schedule_warms_up_peaks_and_ends_at_a_tenth():
-    plan = Plan(steps=100, lr=1.0, warmup=0.1)
-    rates = [rate(plan, t) for t in range(101)]
-    assert rates[:10] == pytest.approx([(t + 1) / 10 for t in range(10)])
-    assert max(rates) == 1.0 == rates[10] and rates[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
-    assert sum(rates[10:100]) == pytest.approx(90 * 0.55 + 0.45, rel=1e-12)
+def test_the_code_length_is_that_of_whole_windows():
+    """Within one window it is the loss of the text after a line feed."""
+    run, text = tiny(), TEXT[:14]
+    row = np.concatenate((bpe.encode(MERGES, b"\n"), bpe.encode(MERGES, text)))
+    assert len(row) <= 13
+    nats = softmax_cross_entropy(llama(run.params, row[:-1], TINY), row[1:]).sum()
+    assert run.bits_per_byte(text) == pytest.approx(float(nats) / np.log(2) / 14, rel=1e-6)
+
+
+def test_fresh_parameters_have_the_named_spread():
+    config = TINY._replace(channels=64, hidden=256)
+    values = initial(config, np.random.default_rng(0))
+    assert sum(a.size for a in values.values()) == parameter_count(config)
+    assert all(a.dtype == np.float32 for a in values.values())
+    for name, std in (("model.embed_tokens.weight", 0.02), ("model.layers.0.mlp.up_proj.weight", 1 / 8),
+                      ("model.layers.1.mlp.down_proj.weight", 1 / 32)):  # fmt: skip
+        assert values[name].std() == pytest.approx(std, rel=0.05)
+    assert all((a == 1).all() for a in values.values() if a.ndim == 1)
 
 
 CHILD = """
     import os, signal, sys
-    from ref.demo import checkpoint_file
-    from ref.demo.language_model import Config
-    from ref.demo.train import Plan, Run, train
+    sys.path.insert(0, {here!r})
+    from test_train import tiny, train
 
     folder, kill = sys.argv[1], sys.argv[2]
-    text = b"the quick brown fox jumps over the lazy dog. " * 20
-    config = Config(channels=16, layers=2, heads=2, hidden=24, context=12)
-    run = Run(text, config, Plan(steps=12, batch=2, lr=1e-2, save_every=3))
+    run = tiny(shards=2, dropout=0.25, bpe_dropout=0.2, epoch=5)
     run.resume(folder)
 
     def die():
         os.kill(os.getpid(), signal.SIGKILL)
 
     if kill == "step":
-        train(run, folder, watch=lambda run, loss: run.step == 8 and die())
-    elif kill == "write":
-        replace = os.replace
-        os.replace = lambda *a: die() if run.step == 9 else replace(*a)
-        train(run, folder)
-    else:
-        train(run, folder)
+        update = run._update
+        run._update = lambda: die() if run.step == 7 else update()
+    if kill in ("write", "rename"):
+        name = "write" if kill == "write" else "replace"
+        real = getattr(os, name)
+        def call(*args):
+            if run.step == 9 and kill == "write":
+                real(args[0], args[1][: len(args[1]) // 2])
+            return die() if run.step == 9 else real(*args)
+        setattr(os, name, call)
+    train(run, folder)
 """
 
 
 def child(folder, kill):
-    code = textwrap.dedent(CHILD)
+    code = textwrap.dedent(CHILD).format(here=str(Path(__file__).parent))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "-c", code, str(folder), kill], env=env, timeout=100).returncode
 
 
-@pytest.mark.parametrize("kill, left", [("step", 6), ("write", 6)])
-def test_killed_and_resumed_in_a_fresh_process_it_ends_in_the_same_bits(tmp_path, kill, left):
-    assert child(tmp_path / "whole", "never") == 0
-    assert child(tmp_path / "cut", kill) == -signal.SIGKILL
-    assert checkpoint_file.load(checkpoint_file.latest(tmp_path / "cut")).state["step"] == left
-    assert child(tmp_path / "cut", "never") == 0
-    whole, cut = (checkpoint_file.load(checkpoint_file.latest(tmp_path / n)) for n in ("whole", "cut"))
-    assert whole.state == cut.state and whole.state["step"] == 12
-    assert whole.arrays.keys() == cut.arrays.keys()
-    assert all(np.array_equal(whole.arrays[n], cut.arrays[n]) for n in whole.arrays)
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert child(folder, "never") == 0
+    return checkpoint_file.latest(folder).read_bytes()
 
 
-def test_another_plan_is_not_resumed(tmp_path):
-    run = Run(TEXT, TINY, tiny_plan())
-    train(run, tmp_path, until=3)
+@pytest.mark.parametrize("kill", ["step", "write", "rename"])
+def test_killed_and_resumed_in_a_fresh_process_it_ends_in_the_same_bits(tmp_path, unbroken, kill):
+    assert child(tmp_path, kill) == -signal.SIGKILL
+    assert checkpoint_file.load(checkpoint_file.latest(tmp_path)).state["step"] == 6
+    assert child(tmp_path, "never") == 0
+    assert checkpoint_file.latest(tmp_path).read_bytes() == unbroken
+
+
+def test_another_plan_model_or_text_is_not_resumed(tmp_path):
+    run = tiny()
+    train(run, tmp_path)
     with pytest.raises(ValueError, match=r"has plan .*'lr': 0.01.*this run has .*'lr': 0.5"):
-        Run(TEXT, TINY, tiny_plan(lr=0.5)).resume(tmp_path)
-    assert not Run(TEXT, TINY, tiny_plan()).resume(tmp_path / "empty")
+        tiny(lr=0.5).resume(tmp_path)
+    with pytest.raises(ValueError, match=r"has config .*'heads': 2.*this run has .*'heads': 4"):
+        tiny(config=TINY._replace(heads=4)).resume(tmp_path)
+    other = tiny()
+    other.merges = other.merges[::-1].copy()
+    with pytest.raises(ValueError, match="has other merges"):
+        other.resume(tmp_path)
+    assert not tiny().resume(tmp_path / "empty")
+    again = tiny()
+    assert again.resume(tmp_path) and again.step == 12 and again.curve == run.curve
 
 
-def test_a_text_shorter_than_the_context_is_refused():
-    with pytest.raises(ValueError, match="text has 12 bytes; more than 12 are needed"):
-        Run(TEXT[:12], TINY)
+def test_a_run_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"text has \d tokens; more than 12 are needed"):
+        tiny(text=TEXT[:8])
+    with pytest.raises(ValueError, match="config has vocabulary=300, the merges make 264"):
+        tiny(config=TINY._replace(vocabulary=300))
 
 
-def test_a_step_takes_time_but_not_long():
-    run = Run(TEXT, TINY, tiny_plan())
-    run.advance()
-    started = time.process_time()
-    run.advance()
-    assert time.process_time() - started < 1.0
+def test_a_gradient_that_is_not_finite_is_named_and_nothing_is_written():
+    run = tiny()
+    run.params["model.layers.1.mlp.gate_proj.weight"][...] = np.nan
+    before = run.flat.copy()
+    with pytest.raises(FloatingPointError, match="step 0: the gradient of .* is not finite"):
+        run.advance()
+    assert np.array_equal(run.flat, before, equal_nan=True) and run.step == 0
