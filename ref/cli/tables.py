@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import sys
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.markup import escape
 from rich.panel import Panel
@@ -86,14 +87,14 @@ def show(spec):
 
 def verify_table(rows, backend):
     """The table of `verify`: one line an algorithm."""
-    table = Table(title=f"laws on {backend}")
+    table = Table(title=f"laws on {backend}", box=SIMPLE_HEAD, pad_edge=False)  # 80 columns hold it
     table.add_column("algorithm", overflow="fold")
-    for name in ("laws", "cases", "killed", "error of bound", "s"):
+    for name in ("laws", "cases", "killed", "error/bound", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for r in rows:
         mark = "[green]holds[/]" if r.holds else "[red]broken[/]"
-        error = "bitwise" if r.bound is None else f"{r.worst_error:.0e} of {r.bound:.0e}"
+        error = "bitwise" if r.bound is None else f"{r.worst_error:.0e}/{r.bound:.0e}"
         killed = f"{r.killed}/{r.mutants}"
         table.add_row(
             r.id, f"{r.laws} x {len(r.forms)}", str(r.cases), killed, error, f"{r.seconds:.1f}", mark

@@ -201,7 +201,16 @@ class Case:
         return Case(self.spec, {**self._fields, **cast_fields})
 
     def __repr__(self):
-        return ", ".join(f"{n}={v!r}" for n, v in self.call_fields().items())
+        return f"Case of {self.spec.id}: " + ", ".join(f"{n}={_brief(v)}" for n, v in self.call_fields().items())
+
+
+def _brief(value):
+    """Arrays by dtype and shape: hypothesis asks for the text of every failing case."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, dict):
+        return f"{len(value)} entries"
+    return repr(value)
 
 
 def lay_out(array, layout):
