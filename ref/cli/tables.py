@@ -87,7 +87,7 @@ def show(spec):
 
 def verify_table(rows, backend):
     """The table of `verify`: one line an algorithm."""
-    table = Table(title=f"laws on {backend}", box=SIMPLE_HEAD, pad_edge=False)  # 80 columns hold it
+    table = Table(title=f"laws on {backend}", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("algorithm", overflow="fold")
     for name in ("laws", "cases", "killed", "error/bound", "s"):
         table.add_column(name, justify="right", no_wrap=True)
