@@ -1,0 +1,162 @@
+"""Derivatives of padding, sliding windows and convolution.
+
+`windows` and `overlap_add` are linear and each other's transpose. A convolution is bilinear,
+
+    y[n, o, p] = sum over c, k of x[n, c, s p + d k] w[o, c, k]
+
+and the trilinear form <g, y> has two more faces: `convolve_input` (g, w) -> x, the transposed
+convolution, and `convolve_weight` (x, g) -> w. The three rules are written in each other, so that
+derivatives of any order keep two arrays a node and run at the speed of a convolution.
+
+Each is a window gather and one matrix product, an image at a time: the columns of all images
+together, prod(size) times the input, would be the largest array of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from autodiff.primitive import TABLE, fit, primitive
+
+
+def pad(xp: Any, x: Any, widths: tuple) -> Any:
+    shape = tuple(a + n + b for n, (a, b) in zip(x.shape, widths, strict=True))
+    return xp.scatter_add(shape, _inside(widths, x.shape), x)
+
+
+def _inside(widths: tuple, shape: tuple) -> tuple:
+    return (*(slice(a, a + n) for n, (a, _) in zip(shape, widths, strict=True)), ...)
+
+
+@primitive("pad", ((),), forward=pad, kind="linear")
+def _pad(xp: Any, g: Any, node: Any) -> tuple:
+    return (g[_inside(node.params["widths"], node.edges[0].shape)],)
+
+
+def windows(xp: Any, x: Any, size: tuple, strides: tuple, dilation: tuple) -> Any:
+    return xp.windows(x, size, strides, dilation)
+
+
+def overlap_add(xp: Any, w: Any, shape: tuple, strides: tuple, dilation: tuple) -> Any:
+    return xp.overlap_add(w, shape, strides, dilation)
+
+
+@primitive("windows", ((),), forward=windows, kind="linear")
+def _windows(xp: Any, g: Any, node: Any) -> tuple:
+    p = node.params
+    shape = node.edges[0].shape[-len(p["size"]) :]
+    return (xp.overlap_add(g, shape, p["strides"], p["dilation"]),)
+
+
+@primitive("overlap_add", ((),), forward=overlap_add, kind="linear", labels=("w",))
+def _overlap_add(xp: Any, g: Any, node: Any) -> tuple:
+    p, n = node.params, len(node.params["shape"])
+    shape = node.edges[0].shape
+    size = shape[len(shape) - 2 * n : len(shape) - n]
+    return (xp.windows(g, size, p["strides"], p["dilation"]),)
+
+
+# --- convolution ------------------------------------------------------------------------------
+
+
+def convolve(xp: Any, x: Any, w: Any, strides: tuple, dilation: tuple, groups: int) -> Any:
+    size = tuple(w.shape[2:])
+    kernel = xp.reshape(w, (groups, w.shape[0] // groups, math.prod(w.shape[1:])))
+    images = [
+        xp.matmul(kernel, _columns(xp, x[n, ...], size, strides, dilation, groups))
+        for n in range(x.shape[0])
+    ]
+    places = _places(x.shape[2:], size, strides, dilation)
+    shape = (x.shape[0], w.shape[0], *places)
+    if not images:
+        return xp.zeros(shape, dtype=xp.result_type(x, w))
+    return xp.reshape(xp.stack(images), shape)
+
+
+def convolve_input(
+    xp: Any, g: Any, w: Any, shape: tuple, strides: tuple, dilation: tuple, groups: int
+) -> Any:
+    size, places = tuple(w.shape[2:]), tuple(g.shape[2:])
+    channels = w.shape[1] * groups
+    kernel = xp.reshape(w, (groups, w.shape[0] // groups, math.prod(w.shape[1:])))
+    kernel = xp.matrix_transpose(kernel)
+    rows = xp.reshape(g, (g.shape[0], groups, w.shape[0] // groups, math.prod(places)))
+    images = []
+    for n in range(g.shape[0]):
+        columns = xp.matmul(kernel, rows[n, ...])
+        columns = xp.reshape(columns, (channels, *size, *places))
+        images.append(xp.overlap_add(columns, shape, strides, dilation))
+    if not images:
+        return xp.zeros((0, channels, *shape), dtype=xp.result_type(g, w))
+    return xp.stack(images)
+
+
+def convolve_weight(
+    xp: Any, x: Any, g: Any, size: tuple, strides: tuple, dilation: tuple, groups: int
+) -> Any:
+    filters, channels = g.shape[1], x.shape[1] // groups
+    rows = xp.reshape(g, (g.shape[0], groups, filters // groups, math.prod(g.shape[2:])))
+    shape = (groups, filters // groups, channels * math.prod(size))
+    total = xp.zeros(shape, dtype=xp.result_type(x, g))
+    for n in range(x.shape[0]):
+        columns = _columns(xp, x[n, ...], size, strides, dilation, groups)
+        total = total + xp.matmul(rows[n, ...], xp.matrix_transpose(columns))
+    return xp.reshape(total, (filters, channels, *size))
+
+
+def _columns(
+    xp: Any, x: Any, size: tuple, strides: tuple, dilation: tuple, groups: int
+) -> Any:
+    """[G, C/G prod(size), prod(places)] of one image [C, *D]."""
+    channels, count = x.shape[0], math.prod(_places(x.shape[1:], size, strides, dilation))
+    if any(n > 1 for n in (*size, *strides)):
+        x = xp.windows(x, size, strides, dilation)
+    return xp.reshape(x, (groups, channels // groups * math.prod(size), count))
+
+
+def _places(spatial: tuple, size: tuple, strides: tuple, dilation: tuple) -> tuple:
+    rows = zip(spatial, size, strides, dilation, strict=True)
+    return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in rows)
+
+
+def _common(node: Any) -> dict:
+    return {k: node.params[k] for k in ("strides", "dilation", "groups")}
+
+
+
+@primitive("convolve", ((1,), (0,)), forward=convolve, kind="multilinear", labels=("x", "w"))
+def _convolve(xp: Any, g: Any, node: Any) -> tuple:
+    (ex, ew), (x, w), p = node.edges, node.saved, _common(node)
+    gx = gw = None
+    if ex is not None:
+        gx = fit(xp, TABLE["convolve_input"](g, w, shape=ex.shape[2:], **p), ex)
+    if ew is not None:
+        gw = fit(xp, TABLE["convolve_weight"](x, g, size=ew.shape[2:], **p), ew)
+    return gx, gw
+
+
+@primitive(
+    "convolve_input", ((1,), (0,)), forward=convolve_input, kind="multilinear", labels=("g", "w")
+)
+def _convolve_input(xp: Any, h: Any, node: Any) -> tuple:
+    (eg, ew), (g, w), p = node.edges, node.saved, _common(node)
+    gg = gw = None
+    if eg is not None:
+        gg = fit(xp, TABLE["convolve"](h, w, **p), eg)
+    if ew is not None:
+        gw = fit(xp, TABLE["convolve_weight"](h, g, size=ew.shape[2:], **p), ew)
+    return gg, gw
+
+
+@primitive(
+    "convolve_weight", ((1,), (0,)), forward=convolve_weight, kind="multilinear", labels=("x", "g")
+)
+def _convolve_weight(xp: Any, h: Any, node: Any) -> tuple:
+    (ex, eg), (x, g), p = node.edges, node.saved, _common(node)
+    gx = gg = None
+    if ex is not None:
+        gx = fit(xp, TABLE["convolve_input"](g, h, shape=ex.shape[2:], **p), ex)
+    if eg is not None:
+        gg = fit(xp, TABLE["convolve"](x, h, **p), eg)
+    return gx, gg
