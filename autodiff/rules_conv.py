@@ -18,6 +18,7 @@ import math
 from typing import Any
 
 from autodiff.primitive import TABLE, fit, primitive
+from backends.sliding import places
 
 
 def pad(xp: Any, x: Any, widths: tuple) -> Any:
@@ -67,8 +68,7 @@ def convolve(xp: Any, x: Any, w: Any, strides: tuple, dilation: tuple, groups: i
         xp.matmul(kernel, _columns(xp, x[n, ...], size, strides, dilation, groups))
         for n in range(x.shape[0])
     ]
-    places = _places(x.shape[2:], size, strides, dilation)
-    shape = (x.shape[0], w.shape[0], *places)
+    shape = (x.shape[0], w.shape[0], *_places(x.shape[2:], size, strides, dilation))
     if not images:
         return xp.zeros(shape, dtype=xp.result_type(x, w))
     return xp.reshape(xp.stack(images), shape)
@@ -77,15 +77,15 @@ def convolve(xp: Any, x: Any, w: Any, strides: tuple, dilation: tuple, groups: i
 def convolve_input(
     xp: Any, g: Any, w: Any, shape: tuple, strides: tuple, dilation: tuple, groups: int
 ) -> Any:
-    size, places = tuple(w.shape[2:]), tuple(g.shape[2:])
+    size, spots = tuple(w.shape[2:]), tuple(g.shape[2:])
     channels = w.shape[1] * groups
     kernel = xp.reshape(w, (groups, w.shape[0] // groups, math.prod(w.shape[1:])))
     kernel = xp.matrix_transpose(kernel)
-    rows = xp.reshape(g, (g.shape[0], groups, w.shape[0] // groups, math.prod(places)))
+    rows = xp.reshape(g, (g.shape[0], groups, w.shape[0] // groups, math.prod(spots)))
     images = []
     for n in range(g.shape[0]):
         columns = xp.matmul(kernel, rows[n, ...])
-        columns = xp.reshape(columns, (channels, *size, *places))
+        columns = xp.reshape(columns, (channels, *size, *spots))
         images.append(xp.overlap_add(columns, shape, strides, dilation))
     if not images:
         return xp.zeros((0, channels, *shape), dtype=xp.result_type(g, w))
@@ -116,8 +116,7 @@ def _columns(
 
 
 def _places(spatial: tuple, size: tuple, strides: tuple, dilation: tuple) -> tuple:
-    rows = zip(spatial, size, strides, dilation, strict=True)
-    return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in rows)
+    return tuple(map(places, spatial, size, strides, dilation))
 
 
 def _common(node: Any) -> dict:

@@ -97,8 +97,9 @@ def overlap_add(xp, w, shape, strides, dilation):
 
 def _counts(name, spatial, size, strides, dilation):
     rows = list(zip(spatial, size, strides, dilation, strict=True))
-    counts = tuple(places(*row) for row in rows)
-    if any(min(row[1:]) < 1 for row in rows) or any(c < 1 for c in counts):
+    legal = all(min(row[1:]) >= 1 for row in rows)
+    counts = tuple(places(*row) for row in rows) if legal else ()
+    if not legal or any(c < 1 for c in counts):
         raise ValueError(
             f"{name}: no window of size {tuple(size)}, strides {tuple(strides)}, dilation "
             f"{tuple(dilation)} fits into {tuple(spatial)}"
