@@ -71,26 +71,23 @@ def logsumexp(x, *, axis=None, keepdims=False):
     return TABLE["logsumexp"](x, axis=_axis(axis), keepdims=keepdims)
 
 
-def cumulative_sum(x, *, axis=None, dtype=None, include_initial=False):
+def _running(name, x, axis, dtype, include_initial):
     if dtype is not None and dtype != x.dtype:
         x = astype(x, dtype)
     if axis is None:
         if x.ndim != 1:
-            raise ValueError(f"cumulative_sum: x has {x.ndim} axes; axis is needed unless it has 1")
+            raise ValueError(f"{name}: x has {x.ndim} axes; axis is needed unless it has 1")
         axis = 0
     options = {"include_initial": True} if include_initial else {}
-    return TABLE["cumulative_sum"](x, axis=axis, **options)
+    return TABLE[name](x, axis=axis, **options)
+
+
+def cumulative_sum(x, *, axis=None, dtype=None, include_initial=False):
+    return _running("cumulative_sum", x, axis, dtype, include_initial)
 
 
 def cumulative_prod(x, *, axis=None, dtype=None, include_initial=False):
-    if dtype is not None and dtype != x.dtype:
-        x = astype(x, dtype)
-    if axis is None:
-        if x.ndim != 1:
-            raise ValueError(f"cumulative_prod: x has {x.ndim} axes; axis is needed unless it has 1")
-        axis = 0
-    options = {"include_initial": True} if include_initial else {}
-    return TABLE["cumulative_prod"](x, axis=axis, **options)
+    return _running("cumulative_prod", x, axis, dtype, include_initial)
 
 
 def var(x, *, axis=None, correction=0.0, keepdims=False):
