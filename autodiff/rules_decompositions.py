@@ -21,7 +21,8 @@ f(w), and have slopes that differ by f'(w).
   E25  svd at repeated or vanishing singular values: as E24. A loss of s alone is finite; at s = 0
        it gets the u v^T of the null vectors that came (nuclear norm: a subgradient).
   E26  qr of a matrix without full rank: R is singular; ValueError where it is so exactly.
-  E27  Second derivatives at repeated values go through the vectors: NaN, also for trace f(x).
+  E27  eigh and svd, second derivatives at repeated values: they go through the vectors and are
+       NaN, also for trace f(x).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ of a rule's parameters say what is kept: ``lambda xp, g, z: g * z`` keeps the ou
 
 Where f has no derivative:
   E1  abs at 0: 0, the middle of [-1, 1].
-  E2  maximum and minimum where x = y: half to each; against a constant, half.
+  E2  maximum and minimum at x = y: half to each; against a constant, half.
   E3  clip: 1 inside and on both bounds, as PPO reads it; 0 outside.
   E4  pow: d/dx x^0 = 0 and d/dy 0^y = 0; d/dy of a negative base is NaN, as its log is.
   E5  sqrt at 0: infinite. A norm that is 0 at 0 with gradient 0 is `vector_norm`.

@@ -1,8 +1,10 @@
 """Derivatives of reductions and running sums.
 
 Where f has no derivative:
-  E8  max and min: the cotangent is split evenly among the tied places.
+  E8  max and min: the cotangent is split evenly among the tied places, in `max_pool` too.
   E9  prod at zeros: a product of the others, no division, so exact, twice too.
+  E30  max, min, logsumexp and mean over no elements: the backend's ValueError for the first two,
+       then -inf, NaN.
 """
 
 from __future__ import annotations
@@ -90,6 +92,8 @@ def _running(xp: Any, x: Any, n: int) -> Any:
 
 
 def logsumexp(xp: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    if 0 in x.shape:
+        return xp.log(xp.sum(x, axis=axis, keepdims=keepdims))
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isinf(top), 0.0, top)
     total = xp.sum(xp.exp(x - top), axis=axis, keepdims=keepdims)

@@ -2,8 +2,8 @@
 
 Where f has no derivative, or divides by nothing:
   E17  cumulative_prod at zeros: a product of the others, no division, so exact, twice too.
-  E18  softmax with every term -inf: 0 with gradient 0. log_softmax there: -inf, and the cotangent
-       passes, since no term has any mass to share it with.
+  E18  softmax and log_softmax with every term -inf: 0 with gradient 0; and -inf, where the
+       cotangent passes, since no term has any mass to share it with.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ All take stacks of matrices [*B n n]. A float16 argument is computed in float32 
   E19  cholesky reads the symmetric part (x + x^T) / 2 and its gradient is symmetric, so that it is
        the slope along every direction, symmetric or not. Not positive definite: ValueError.
   E20  inv, solve and solve_triangular of a singular matrix: ValueError.
-  E21  det at a singular matrix: the cofactors, finite and exact, and the second derivatives too:
-       sums of products of singular values, no division. Third derivatives go through `svd`.
+  E21  det and cofactor at a singular matrix: the cofactors, finite and exact, and the second
+       derivatives of det too: sums of products of singular values, no division. Third derivatives
+       go through `svd`.
   E22  logabsdet at a singular matrix: the value is -inf; backward raises a ValueError, since no
        finite or infinite gradient is right in every direction. sign is piecewise constant.
 """

@@ -2,11 +2,11 @@
 
 Written as the tables of `rules_elementwise`. Where f has no derivative, or is infinite:
   E10  sign, floor, ceil, round and trunc: 0 everywhere, also on the jumps.
-  E11  asin, acos and atanh at -1 and 1, acosh at 1: infinite.
+  E11  asin, acos, atanh and acosh at the ends of their ranges: infinite.
   E12  atan2 at (0, 0): NaN, there is no slope; elsewhere on the cut the slope of the angle.
   E13  hypot at (0, 0): 0, as `vector_norm`.
   E14  rsqrt at 0: infinite, and so is the value.
-  E15  log1mexp, log(1 - e^-x), at 0: the value is -inf and the slope +inf; below 0 both are NaN.
+  E15  log1mexp at 0, log(1 - e^-x): the value is -inf and the slope +inf; below 0 both are NaN.
   E16  gammaln and polygamma at 0, -1, -2, ...: the poles, inf or NaN.
 """
 

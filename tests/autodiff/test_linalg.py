@@ -1,4 +1,4 @@
-"""Matrix functions against closed forms, and their edges E19 to E27."""
+"""Matrix functions against closed forms, and their edges."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def test_a_decomposition_put_together_is_the_identity(name, x):
 
 
 def test_symmetric_decompositions_put_together_are_the_symmetric_part():
+    """E19, E23."""
+
     def by_eigh(x):
         w, v = linalg.eigh(x)
         return total((v * w) @ linalg.matrix_transpose(v) * C)
@@ -273,6 +275,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("call, said", REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_is_said(call, said):
+    """E19, E20, E22, E26, and options without a derivative."""
     with pytest.raises(ValueError) as error:
         call()
     assert said in str(error.value)
