@@ -15,10 +15,11 @@ together, prod(size) times the input, would be the largest array of a model.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from autodiff.primitive import TABLE, fit, primitive
-from backends.sliding import places
+from backends import sliding
 
 
 def pad(xp: Any, x: Any, widths: tuple) -> Any:
@@ -62,61 +63,67 @@ def _overlap_add(xp: Any, g: Any, node: Any) -> tuple:
 
 
 def convolve(xp: Any, x: Any, w: Any, strides: tuple, dilation: tuple, groups: int) -> Any:
-    size = tuple(w.shape[2:])
-    kernel = xp.reshape(w, (groups, w.shape[0] // groups, math.prod(w.shape[1:])))
-    images = [
-        xp.matmul(kernel, _columns(xp, x[n, ...], size, strides, dilation, groups))
-        for n in range(x.shape[0])
-    ]
-    shape = (x.shape[0], w.shape[0], *_places(x.shape[2:], size, strides, dilation))
-    if not images:
-        return xp.zeros(shape, dtype=xp.result_type(x, w))
-    return xp.reshape(xp.stack(images), shape)
+    size, kernel = tuple(w.shape[2:]), _kernel(xp, w, groups)
+    spots = _spots(x.shape[2:], size, strides, dilation)
+    out = xp.empty((x.shape[0], w.shape[0], *spots), dtype=xp.result_type(x, w))
+    for n, image in _columns(xp, x, size, strides, dilation, groups):
+        out[n, ...] = xp.reshape(xp.matmul(kernel, image), out.shape[1:])
+    return out
 
 
 def convolve_input(
     xp: Any, g: Any, w: Any, shape: tuple, strides: tuple, dilation: tuple, groups: int
 ) -> Any:
-    size, spots = tuple(w.shape[2:]), tuple(g.shape[2:])
-    channels = w.shape[1] * groups
-    kernel = xp.reshape(w, (groups, w.shape[0] // groups, math.prod(w.shape[1:])))
-    kernel = xp.matrix_transpose(kernel)
-    rows = xp.reshape(g, (g.shape[0], groups, w.shape[0] // groups, math.prod(spots)))
-    images = []
+    size, kernel = tuple(w.shape[2:]), xp.matrix_transpose(_kernel(xp, w, groups))
+    # One filter a group: an outer product, which matmul would do line by line.
+    product = xp.multiply if kernel.shape[-1] == 1 else xp.matmul
+    channels, spots = w.shape[1] * groups, tuple(g.shape[2:])
+    rows = _grouped(xp, g, groups)
+    out = xp.empty((g.shape[0], channels, *shape), dtype=xp.result_type(g, w))
     for n in range(g.shape[0]):
-        columns = xp.matmul(kernel, rows[n, ...])
-        columns = xp.reshape(columns, (channels, *size, *spots))
-        images.append(xp.overlap_add(columns, shape, strides, dilation))
-    if not images:
-        return xp.zeros((0, channels, *shape), dtype=xp.result_type(g, w))
-    return xp.stack(images)
+        image = xp.reshape(product(kernel, rows[n, ...]), (channels, *size, *spots))
+        out[n, ...] = sliding.overlap_add(xp, image, shape, strides, dilation)
+    return out
 
 
 def convolve_weight(
     xp: Any, x: Any, g: Any, size: tuple, strides: tuple, dilation: tuple, groups: int
 ) -> Any:
-    filters, channels = g.shape[1], x.shape[1] // groups
-    rows = xp.reshape(g, (g.shape[0], groups, filters // groups, math.prod(g.shape[2:])))
-    shape = (groups, filters // groups, channels * math.prod(size))
+    channels, rows = x.shape[1] // groups, _grouped(xp, g, groups)
+    shape = (groups, channels * math.prod(size), rows.shape[2])
     total = xp.zeros(shape, dtype=xp.result_type(x, g))
-    for n in range(x.shape[0]):
-        columns = _columns(xp, x[n, ...], size, strides, dilation, groups)
-        total = total + xp.matmul(rows[n, ...], xp.matrix_transpose(columns))
-    return xp.reshape(total, (filters, channels, *size))
+    for n, image in _columns(xp, x, size, strides, dilation, groups):
+        total += xp.matmul(image, xp.matrix_transpose(rows[n, ...]))
+    return xp.reshape(xp.matrix_transpose(total), (g.shape[1], channels, *size))
 
 
 def _columns(
     xp: Any, x: Any, size: tuple, strides: tuple, dilation: tuple, groups: int
-) -> Any:
-    """[G, C/G prod(size), prod(places)] of one image [C, *D]."""
-    channels, count = x.shape[0], math.prod(_places(x.shape[1:], size, strides, dilation))
-    if any(n > 1 for n in (*size, *strides)):
-        x = xp.windows(x, size, strides, dilation)
-    return xp.reshape(x, (groups, channels // groups * math.prod(size), count))
+) -> Iterator[tuple[int, Any]]:
+    """Image after image as [G, C/G prod(size), prod(places)], all in the same memory."""
+    spots = _spots(x.shape[2:], size, strides, dilation)
+    shape = (groups, x.shape[1] // groups * math.prod(size), math.prod(spots))
+    itself = all(n == 1 for n in (*size, *strides))
+    room = None if itself else xp.empty((x.shape[1], *size, *spots), dtype=x.dtype)
+    for n in range(x.shape[0]):
+        image = x[n, ...]
+        if not itself:
+            image = sliding.windows(xp, image, size, strides, dilation, out=room)
+        yield n, xp.reshape(image, shape)
 
 
-def _places(spatial: tuple, size: tuple, strides: tuple, dilation: tuple) -> tuple:
-    return tuple(map(places, spatial, size, strides, dilation))
+def _spots(spatial: tuple, size: tuple, strides: tuple, dilation: tuple) -> tuple:
+    return tuple(map(sliding.places, spatial, size, strides, dilation))
+
+
+def _kernel(xp: Any, w: Any, groups: int) -> Any:
+    """[G, O/G, C/G prod(size)]"""
+    return xp.reshape(w, (groups, w.shape[0] // groups, math.prod(w.shape[1:])))
+
+
+def _grouped(xp: Any, g: Any, groups: int) -> Any:
+    """[N, G, O/G, prod(places)]"""
+    return xp.reshape(g, (g.shape[0], groups, g.shape[1] // groups, math.prod(g.shape[2:])))
 
 
 def _common(node: Any) -> dict:
