@@ -304,3 +304,33 @@ def test_a_tensor_namespace_has_linalg(name):
     xp = namespace(t)
     xp.linalg.trace(xp.linalg.inv(t)).backward()
     near(backend.to_numpy(t.grad), -np.linalg.inv(S) @ np.linalg.inv(S))
+
+
+# --- nesting ----------------------------------------------------------------------------------
+
+LOG_DET = {
+    "slogdet": lambda x: linalg.slogdet(x).logabsdet,
+    "eigh": lambda x: total(namespace(x).log(linalg.eigvalsh(x))),
+    "cholesky": lambda x: 2.0 * total(namespace(x).log(linalg.diagonal(linalg.cholesky(x)))),
+    "svd": lambda x: total(namespace(x).log(linalg.svdvals(x))),
+    "qr": lambda x: total(namespace(x).log(namespace(x).abs(linalg.diagonal(linalg.qr(x).R)))),
+    "det": lambda x: namespace(x).log(linalg.det(x)),
+}
+
+
+@pytest.mark.parametrize("name", LOG_DET)
+def test_three_derivatives_of_log_det_nested_both_ways(name):
+    """log det(S + t E) has the derivatives tr M, -tr M^2, 2 tr M^3 at t = 0, M = S^-1 E."""
+    e = (C + C.T) / 2
+    m = np.linalg.solve(S, e)
+    want = [np.trace(m), -np.trace(m @ m), 2 * np.trace(m @ m @ m)]
+    f = lambda t: LOG_DET[name](t * e + S)  # noqa: E731
+    along = lambda g: lambda t: jvp(g, (t,), (1.0,))[1]  # noqa: E731
+    ways = {
+        "reverse": (grad(f), grad(grad(f)), grad(grad(grad(f)))),
+        "forward": (along(f), along(along(f)), along(along(along(f)))),
+        "mixed": (grad(f), along(grad(f)), grad(along(grad(f)))),
+    }
+    for way, derivatives in ways.items():
+        for k, g in enumerate(derivatives):
+            near(g(0.0), want[k], 1e-9)
