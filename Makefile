@@ -31,6 +31,7 @@ bench: $(BENCH_READY)
 
 table: $(READY)
 	$(BIN)/python -m ref.cli.readme
+	$(BIN)/python -m autodiff.catalogue
 
 lint: $(READY)
 	$(BIN)/ruff check .

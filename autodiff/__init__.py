@@ -6,6 +6,7 @@ An algorithm asks once, ``xp = namespace(q, k, v)``, and one body serves raw arr
 no tape) and tensors. ``.backward()`` reads as in PyTorch; `grad`, `vjp`, `jvp` nest as in JAX.
 """
 
+from autodiff import arrays, convolution, linalg, special
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
 from autodiff.checkpoint import checkpoint, checkpoint_sequential, saved_bytes
 from autodiff.forms import custom, forms, fusable
@@ -22,8 +23,10 @@ from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
 
 __all__ = [
     "Tensor",
+    "arrays",
     "checkpoint",
     "checkpoint_sequential",
+    "convolution",
     "custom",
     "enable_grad",
     "forms",
@@ -34,6 +37,7 @@ __all__ = [
     "is_tensor",
     "jacobian",
     "jvp",
+    "linalg",
     "namespace",
     "no_grad",
     "raw",
@@ -41,6 +45,7 @@ __all__ = [
     "register_post_accumulate_grad_hook",
     "saved_bytes",
     "saved_tensors_hooks",
+    "special",
     "tensor",
     "tree_flatten",
     "tree_map",

@@ -11,7 +11,17 @@ import builtins
 import math
 from typing import Any
 
-from autodiff import rules_array, rules_elementwise, rules_linalg, rules_reduce  # noqa: F401
+from autodiff import (  # noqa: F401  the rules fill TABLE
+    rules_array,
+    rules_conv,
+    rules_decompositions,
+    rules_elementwise,
+    rules_linalg,
+    rules_reduce,
+    rules_scan,
+    rules_solve,
+    rules_special,
+)
 from autodiff.primitive import TABLE
 from autodiff.rules_linalg import spell_out
 from autodiff.tensor import Tensor, backend_of, raw
@@ -20,6 +30,9 @@ _DIRECT = (
     *("add", "subtract", "multiply", "divide", "negative", "pow", "maximum", "minimum"),
     *("logaddexp", "where", "exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "sin", "cos"),
     *("tanh", "erf", "matmul", "matrix_transpose", "sigmoid", "softplus"),
+    *("tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "asinh", "acosh", "atanh", "hypot"),
+    *("erfc", "gammaln", "log1mexp", "rsqrt"),
+    *("sign", "floor", "ceil", "round", "trunc"),
 )
 globals().update({name: TABLE[name] for name in _DIRECT})
 add, multiply, divide, subtract = (TABLE[n] for n in ("add", "multiply", "divide", "subtract"))
@@ -58,15 +71,23 @@ def logsumexp(x, *, axis=None, keepdims=False):
     return TABLE["logsumexp"](x, axis=_axis(axis), keepdims=keepdims)
 
 
-def cumulative_sum(x, *, axis=None, dtype=None, include_initial=False):
+def _running(name, x, axis, dtype, include_initial):
     if dtype is not None and dtype != x.dtype:
         x = astype(x, dtype)
     if axis is None:
         if x.ndim != 1:
-            raise ValueError(f"cumulative_sum: x has {x.ndim} axes; axis is needed unless it has 1")
+            raise ValueError(f"{name}: x has {x.ndim} axes; axis is needed unless it has 1")
         axis = 0
     options = {"include_initial": True} if include_initial else {}
-    return TABLE["cumulative_sum"](x, axis=axis, **options)
+    return TABLE[name](x, axis=axis, **options)
+
+
+def cumulative_sum(x, *, axis=None, dtype=None, include_initial=False):
+    return _running("cumulative_sum", x, axis, dtype, include_initial)
+
+
+def cumulative_prod(x, *, axis=None, dtype=None, include_initial=False):
+    return _running("cumulative_prod", x, axis, dtype, include_initial)
 
 
 def var(x, *, axis=None, correction=0.0, keepdims=False):
@@ -262,6 +283,29 @@ def log2(x):
     return log(x) * (1.0 / math.log(2.0))
 
 
+def log10(x):
+    return log(x) * (1.0 / math.log(10.0))
+
+
+def polygamma(n, x):
+    """n-th derivative of digamma; n = 0 is digamma itself."""
+    return TABLE["polygamma"](x, n=n)
+
+
+def solve_triangular(a, b, *, upper=False):
+    return TABLE["solve_triangular"](a, b, upper=upper)
+
+
+def windows(x, size, strides, dilation):
+    options = {"strides": tuple(strides), "dilation": tuple(dilation)}
+    return TABLE["windows"](x, size=tuple(size), **options)
+
+
+def overlap_add(w, shape, strides, dilation):
+    options = {"strides": tuple(strides), "dilation": tuple(dilation)}
+    return TABLE["overlap_add"](w, shape=tuple(shape), **options)
+
+
 def positive(x):
     return x
 
@@ -274,11 +318,14 @@ def asarray(x, *, dtype=None, copy=None, device=None):
 
 NAMES = frozenset(
     (
-        *(n for n in _DIRECT if n not in ("sigmoid", "softplus")),
+        *(n for n in _DIRECT if n not in ("sigmoid", "softplus", "log1mexp", "rsqrt")),
         *("sum", "mean", "prod", "max", "min", "cumulative_sum", "var", "std", "clip", "astype"),
         *("reshape", "expand_dims", "squeeze", "broadcast_to", "broadcast_arrays", "permute_dims"),
         *("moveaxis", "flip", "roll", "tril", "triu", "concat", "stack", "unstack", "repeat"),
         *("tile", "scatter_add", "take", "take_along_axis", "sort", "vecdot", "einsum"),
-        *("reciprocal", "log2", "positive", "asarray"),
+        *("reciprocal", "log2", "log10", "positive", "asarray", "cumulative_prod", "polygamma"),
+        *("solve_triangular", "windows", "overlap_add", "linalg"),
     )
 )
+
+from autodiff import linalg  # noqa: E402, F401  its functions are written with those above

@@ -15,7 +15,10 @@ nothing else is kept. `kind` says what forward mode may assume of the tensor inp
     "elementwise"   the Jacobian is diagonal, so it is its own transpose: J t is the rule at g = t
     "linear"        linear in the only tensor input: J t = f(t)
     "multilinear"   linear in each: J t is the sum of f with one input replaced by its tangent
-    None            J t = d/dg <J^T g, t>, from the rule alone
+    "derived"       J t = d/dg <J^T g, t>, from the rule alone
+
+A row says its `kind` and what it saves, or it is refused; tests/autodiff hold every row of `TABLE`
+to every law of the engine, and PRIMITIVES.md lists them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,31 @@ from typing import Any
 from autodiff.tape import SPECIAL, STATE, Node, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_real
 
-TABLE: dict[str, Primitive] = {}
+KINDS = ("elementwise", "linear", "multilinear", "derived")
+
+
+class Table(dict):
+    """Primitives by name. What forward mode and the tape rely on is checked at the door."""
+
+    def __setitem__(self, name: str, row: Primitive) -> None:
+        if name in self:
+            raise ValueError(f"primitive: {name!r} is registered already")
+        if row.kind not in KINDS:
+            raise ValueError(
+                f"primitive: {name!r} has kind {row.kind!r}; needed one of {', '.join(KINDS)}"
+            )
+        if row.saves != "others" and not (
+            isinstance(row.saves, tuple)
+            and all(isinstance(r, tuple) and all(type(k) is int for k in r) for r in row.saves)
+        ):
+            raise TypeError(
+                f"primitive: {name!r} saves {row.saves!r}; needed a tuple of positions for each "
+                "input, or 'others'"
+            )
+        super().__setitem__(name, row)
+
+
+TABLE = Table()
 SCALARS = frozenset((type(None), bool, int, float, complex))
 
 
@@ -172,8 +199,6 @@ def primitive(name: str, saves: tuple | str = ((),), **row: Any) -> Callable:
     """Decorator: registers the rule below it as primitive `name`."""
 
     def register(vjp: Callable) -> Primitive:
-        if name in TABLE:
-            raise ValueError(f"primitive: {name!r} is registered already")
         TABLE[name] = Primitive(name, vjp, saves, **row)
         return TABLE[name]
 

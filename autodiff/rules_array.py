@@ -1,4 +1,9 @@
-"""Derivatives of what moves numbers without computing: shapes, joins, indexing. All are linear."""
+"""Derivatives of what moves numbers without computing: shapes, joins, indexing. All are linear.
+
+  E28  getitem, take and take_along_axis with repeated indices: the cotangents add up.
+  E29  take_along_axis in `sort` and `topk`, at ties: each place of the result has one source, the
+       one that stands first, and the cotangent goes to it whole. Nothing is split.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ of a rule's parameters say what is kept: ``lambda xp, g, z: g * z`` keeps the ou
 
 Where f has no derivative:
   E1  abs at 0: 0, the middle of [-1, 1].
-  E2  maximum and minimum where x = y: half to each; against a constant, half.
+  E2  maximum and minimum at x = y: half to each; against a constant, half.
   E3  clip: 1 inside and on both bounds, as PPO reads it; 0 outside.
   E4  pow: d/dx x^0 = 0 and d/dy 0^y = 0; d/dy of a negative base is NaN, as its log is.
   E5  sqrt at 0: infinite. A norm that is 0 at 0 with gradient 0 is `vector_norm`.
@@ -72,7 +72,7 @@ UNARY: dict[str, Callable] = {
     "log1p": lambda xp, g, x: g / (x + 1.0),
     "sqrt": lambda xp, g, z: g / (z * 2.0),
     "square": lambda xp, g, x: g * (x * 2.0),
-    "abs": lambda xp, g, x: g * xp.sign(x),
+    "abs": lambda xp, g, x: g * xp.sign(raw(x)),
     "sin": lambda xp, g, x: g * xp.cos(x),
     "cos": lambda xp, g, x: -(g * xp.sin(x)),
     "tanh": lambda xp, g, z: g * (1.0 - z * z),
@@ -105,7 +105,7 @@ def _positions(rule: Callable, inputs: int) -> tuple[int, ...]:
     return tuple({"x": 0, "y": 1, "z": inputs}[n] for n in names)
 
 
-def _unary(name: str, rule: Callable) -> None:
+def unary(name: str, rule: Callable) -> None:
     (keep,) = _positions(rule, 1)
 
     def vjp(xp: Any, g: Any, node: Any) -> tuple:
@@ -115,7 +115,7 @@ def _unary(name: str, rule: Callable) -> None:
     TABLE[name] = Primitive(name, vjp, ((keep,),), forward=forward, kind="elementwise")
 
 
-def _binary(name: str, rules: tuple[Callable, Callable]) -> None:
+def binary(name: str, rules: tuple[Callable, Callable]) -> None:
     saves = tuple(_positions(rule, 2) for rule in rules)
 
     def vjp(xp: Any, g: Any, node: Any) -> tuple:
@@ -131,9 +131,9 @@ def _binary(name: str, rules: tuple[Callable, Callable]) -> None:
 
 
 for _name, _rule in UNARY.items():
-    _unary(_name, _rule)
+    unary(_name, _rule)
 for _name, _rules in BINARY.items():
-    _binary(_name, _rules)
+    binary(_name, _rules)
 
 
 # --- arithmetic: written out, because most of a tape is made of it -----------------------------

@@ -1,8 +1,10 @@
 """Derivatives of reductions and running sums.
 
 Where f has no derivative:
-  E8  max and min: the cotangent is split evenly among the tied places.
-  E9  prod is differentiated as a product of the others, so zeros are exact, twice too.
+  E8  max and min: the cotangent is split evenly among the tied places, in `max_pool` too.
+  E9  prod at zeros: a product of the others, no division, so exact, twice too.
+  E30  max, min, logsumexp and mean over no elements: the backend's ValueError for the first two,
+       then -inf, NaN.
 """
 
 from __future__ import annotations
@@ -53,11 +55,11 @@ def _extremum(xp: Any, g: Any, node: Any) -> tuple:
     return (_spread(xp, g, node) * (tied / share),)
 
 
-primitive("max", ((0, 1),))(_extremum)
-primitive("min", ((0, 1),))(_extremum)
+primitive("max", ((0, 1),), kind="derived")(_extremum)
+primitive("min", ((0, 1),), kind="derived")(_extremum)
 
 
-@primitive("prod", ((0,),))
+@primitive("prod", ((0,),), kind="derived")
 def prod(xp: Any, g: Any, node: Any) -> tuple:
     (x,) = node.saved
     shape = node.edges[0].shape
@@ -66,13 +68,12 @@ def prod(xp: Any, g: Any, node: Any) -> tuple:
     order = kept + axes
     n = _count(node)
     rows = xp.reshape(xp.permute_dims(x, order), (*(shape[i] for i in kept), n))
-    others = _others(xp, rows, n)
-    others = xp.reshape(others, tuple(shape[i] for i in order))
+    rest = xp.reshape(others(xp, rows, n), tuple(shape[i] for i in order))
     back = tuple(order.index(i) for i in range(len(shape)))
-    return (_spread(xp, g, node) * xp.permute_dims(others, back),)
+    return (_spread(xp, g, node) * xp.permute_dims(rest, back),)
 
 
-def _others(xp: Any, x: Any, n: int) -> Any:
+def others(xp: Any, x: Any, n: int) -> Any:
     """Product over the last axis without the element itself, in log2(n) steps and no division."""
     flipped = xp.flip(x, axis=-1)
     right = _running(xp, flipped, n)
@@ -91,13 +92,15 @@ def _running(xp: Any, x: Any, n: int) -> Any:
 
 
 def logsumexp(xp: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    if 0 in x.shape:
+        return xp.log(xp.sum(x, axis=axis, keepdims=keepdims))
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isinf(top), 0.0, top)
     total = xp.sum(xp.exp(x - top), axis=axis, keepdims=keepdims)
     return xp.log(total) + (top if keepdims else xp.reshape(top, total.shape))
 
 
-@primitive("logsumexp", ((0, 1),), forward=logsumexp)
+@primitive("logsumexp", ((0, 1),), forward=logsumexp, kind="derived")
 def _logsumexp(xp: Any, g: Any, node: Any) -> tuple:
     x, z = node.saved
     z = _spread(xp, z, node)

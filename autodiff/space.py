@@ -3,7 +3,7 @@
     xp = namespace(q, k, v)      # raw arrays: their backend; any Tensor: the tensor namespace
 
 The tensor namespace has the functions of `autodiff.ops` for what is differentiable, the backend's
-own for what is not (comparisons, argmax, rounding: they give raw arrays), and its dtypes and
+own for what is not (comparisons, argmax: they give raw arrays), and its dtypes and
 creation functions. A function of the backend without a rule refuses a tensor that requires grad.
 """
 
@@ -14,13 +14,13 @@ from typing import Any
 from autodiff import ops
 from autodiff.tensor import Tensor, backend_of, raw
 
-# Piecewise constant: the derivative is zero wherever it exists, so the result is a raw array.
+# Truth values, places and constants: nothing to differentiate, so the result is a raw array.
 FLAT = frozenset(
     (
-        *("all", "any", "argmax", "argmin", "argsort", "ceil", "count_nonzero", "equal", "floor"),
+        *("all", "any", "argmax", "argmin", "argsort", "count_nonzero", "equal"),
         *("floor_divide", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less"),
         *("less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "nonzero"),
-        *("not_equal", "round", "searchsorted", "sign", "signbit", "trunc", "unique_all"),
+        *("not_equal", "searchsorted", "signbit", "unique_all"),
         *("unique_counts", "unique_inverse", "unique_values", "zeros_like", "ones_like"),
         *("full_like", "empty_like", "result_type", "can_cast", "isdtype", "finfo", "iinfo"),
     )

@@ -14,6 +14,15 @@ EXTENSIONS = {
     "repeated positions summed in the order of values",
     "einsum": "einsum(subscripts, *operands): Einstein sum, explicit output, ellipsis allowed",
     "erf": "erf(x): error function of a floating-point array, dtype kept",
+    "erfc": "erfc(x): 1 - erf(x) without the cancellation, dtype kept",
+    "gammaln": "gammaln(x): log |Gamma(x)|, dtype kept",
+    "polygamma": "polygamma(n, x): n-th derivative of digamma (n = 0: digamma), n a Python int",
+    "solve_triangular": "solve_triangular(a, b, *, upper=False): a^-1 b, reading one triangle of a "
+    "alone; a of shape [..., n, n], b of [..., n, k], the same leading axes",
+    "windows": "windows(x, size, strides, dilation): every window over the last axes of x, a copy "
+    "of shape [..., *size, *places]",
+    "overlap_add": "overlap_add(w, shape, strides, dilation): transpose of windows: each window "
+    "added where it was read, over last axes of `shape`",
 }
 
 

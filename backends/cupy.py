@@ -1,8 +1,9 @@
 """CuPy, for CUDA devices. CuPy is imported by `load`, so that anyone may import this file."""
 
 import functools
+import math
 
-from backends import scatter
+from backends import scatter, sliding
 from backends.core import Backend
 
 
@@ -19,7 +20,17 @@ def load() -> Backend:
         cupy.ndarray,
         from_numpy=cupy.array,
         to_numpy=cupy.asnumpy,
-        extensions={"scatter_add": scatter_add, "einsum": cupy.einsum, "erf": erf},
+        extensions={
+            "scatter_add": scatter_add,
+            "einsum": cupy.einsum,
+            "erf": erf,
+            "erfc": erfc,
+            "gammaln": gammaln,
+            "polygamma": polygamma,
+            "solve_triangular": solve_triangular,
+            "windows": functools.partial(sliding.windows, cupy),
+            "overlap_add": functools.partial(sliding.overlap_add, cupy),
+        },
     )
 
 
@@ -60,9 +71,46 @@ def _segment_sum():
     )
 
 
+def _special(name, f, x):
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name}: x has dtype {x.dtype}; a floating-point dtype is needed")
+    return f(x).astype(x.dtype, copy=False)
+
+
 def erf(x):
     from cupyx.scipy.special import erf
 
-    if x.dtype.kind != "f":
-        raise TypeError(f"erf: x has dtype {x.dtype}; a floating-point dtype is needed")
-    return erf(x).astype(x.dtype, copy=False)
+    return _special("erf", erf, x)
+
+
+def erfc(x):
+    from cupyx.scipy.special import erfc
+
+    return _special("erfc", erfc, x)
+
+
+def gammaln(x):
+    from cupyx.scipy.special import gammaln
+
+    return _special("gammaln", gammaln, x)
+
+
+def polygamma(n, x):
+    from cupyx.scipy.special import digamma, zeta
+
+    if n == 0:
+        return _special("polygamma", digamma, x)
+    factor = (-1.0) ** (n + 1) * math.factorial(n)
+    return _special("polygamma", lambda x: factor * zeta(n + 1.0, x), x)
+
+
+def solve_triangular(a, b, *, upper=False):
+    import cupy
+    import numpy as np
+    from cupyx.scipy.linalg import solve_triangular
+
+    out = cupy.empty(b.shape, cupy.result_type(a, b))
+    if out.size:
+        for at in np.ndindex(b.shape[:-2]):
+            out[at] = solve_triangular(a[at], b[at], lower=not upper)
+    return out

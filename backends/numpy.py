@@ -1,11 +1,14 @@
 """NumPy, the backend that everything is tested on first."""
 
+import math
+from functools import partial
+
 import array_api_compat.numpy as library
 import numpy as np
+from scipy import linalg, special
 from scipy.sparse import csc_array
-from scipy.special import erf as scipy_erf
 
-from backends import scatter
+from backends import scatter, sliding
 from backends.core import Backend
 
 # array-api-compat wraps these for NumPy 1; NumPy 2.1 has them as the standard says, unwrapped.
@@ -29,7 +32,17 @@ def load() -> Backend:
         native={name: getattr(np, name) for name in _NATIVE},
         from_numpy=from_numpy,
         to_numpy=np.array,
-        extensions={"scatter_add": scatter_add, "einsum": einsum, "erf": erf},
+        extensions={
+            "scatter_add": scatter_add,
+            "einsum": einsum,
+            "erf": erf,
+            "erfc": erfc,
+            "gammaln": gammaln,
+            "polygamma": polygamma,
+            "solve_triangular": solve_triangular,
+            "windows": partial(sliding.windows, np),
+            "overlap_add": partial(sliding.overlap_add, np),
+        },
     )
 
 
@@ -63,6 +76,13 @@ def einsum(subscripts, *operands):
     return np.einsum(subscripts, *operands, optimize=big)
 
 
+def _special(name, f, x):
+    if x.dtype.kind not in "fc":
+        raise TypeError(f"{name}: x has dtype {x.dtype}; a floating-point dtype is needed")
+    y = f(x)
+    return y if y.dtype == x.dtype else y.astype(x.dtype)
+
+
 def erf(x):
     """Error function of a floating-point array, in its dtype.
 
@@ -71,7 +91,44 @@ def erf(x):
     TypeError
         x is not floating-point.
     """
-    if x.dtype.kind not in "fc":
-        raise TypeError(f"erf: x has dtype {x.dtype}; a floating-point dtype is needed")
-    y = scipy_erf(x)
-    return y if y.dtype == x.dtype else y.astype(x.dtype)
+    return _special("erf", special.erf, x)
+
+
+def erfc(x):
+    """1 - erf(x), of full relative accuracy where erf is near 1; raises as `erf`."""
+    return _special("erfc", special.erfc, x)
+
+
+def gammaln(x):
+    """log |Gamma(x)|; inf at 0 and the negative integers; raises as `erf`."""
+    return _special("gammaln", special.gammaln, x)
+
+
+def polygamma(n, x):
+    """n-th derivative of digamma, digamma itself for n = 0; raises as `erf`."""
+    if n == 0:
+        return _special("polygamma", special.digamma, x)
+    # The Hurwitz zeta function, in float64.
+    factor = (-1.0) ** (n + 1) * math.factorial(n)
+    return _special("polygamma", lambda x: factor * special.zeta(n + 1.0, x), x)
+
+
+def solve_triangular(a, b, *, upper=False):
+    """a^-1 b for a triangular `a`; the other triangle of `a` is not read.
+
+    Parameters
+    ----------
+    a : float32 or float64[*B n n]
+    b : float32 or float64[*B n k]
+    upper : bool
+        Which triangle of `a` counts.
+
+    Returns
+    -------
+    float[*B n k]
+    """
+    out = np.empty(b.shape, np.result_type(a, b))
+    if out.size:
+        for at in np.ndindex(b.shape[:-2]):
+            out[at] = linalg.solve_triangular(a[at], b[at], lower=not upper, check_finite=False)
+    return out

@@ -6,13 +6,13 @@ nothing else. What cannot be is an escape: it leaves by one counted door, `escap
 
 import math
 from collections import Counter
+from functools import partial
 
 import array_api_strict as xp
 import numpy as np
 
-from backends import einsum_terms
+from backends import einsum_terms, numpy, sliding
 from backends.core import Backend
-from backends.numpy import erf as numpy_erf
 from backends.numpy import from_numpy as native_copy
 from backends.scatter import check_numeric, check_shape
 
@@ -30,6 +30,12 @@ def load() -> Backend:
             "scatter_add": scatter_add,
             "einsum": einsum,
             "erf": lambda x: escape("erf")(x),
+            "erfc": lambda x: escape("erfc")(x),
+            "gammaln": lambda x: escape("gammaln")(x),
+            "polygamma": lambda n, x: escape("polygamma")(n, x),
+            "solve_triangular": solve_triangular,
+            "windows": partial(sliding.windows, xp),
+            "overlap_add": partial(sliding.overlap_add, xp),
         },
     )
 
@@ -73,10 +79,34 @@ def _to_numpy(x):
 
 
 def _erf(x):
-    return xp.asarray(numpy_erf(np.from_dlpack(x)))
+    return xp.asarray(numpy.erf(np.from_dlpack(x)))
 
 
-ESCAPES = {"from_numpy": _from_numpy, "to_numpy": _to_numpy, "erf": _erf}
+def _erfc(x):
+    return xp.asarray(numpy.erfc(np.from_dlpack(x)))
+
+
+def _gammaln(x):
+    return xp.asarray(numpy.gammaln(np.from_dlpack(x)))
+
+
+def _polygamma(n, x):
+    return xp.asarray(numpy.polygamma(n, np.from_dlpack(x)))
+
+
+ESCAPES = {
+    "from_numpy": _from_numpy,
+    "to_numpy": _to_numpy,
+    "erf": _erf,
+    "erfc": _erfc,
+    "gammaln": _gammaln,
+    "polygamma": _polygamma,
+}
+
+
+def solve_triangular(a, b, *, upper=False):
+    # The standard has the general solver alone.
+    return xp.linalg.solve(xp.triu(a) if upper else xp.tril(a), b)
 
 
 def scatter_add(shape, index, values):

@@ -10,6 +10,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from tests.autodiff.samples_more import MORE, MORE_ANALYTIC
+
 
 class Draw:
     """A source of arrays of one shape and its relatives."""
@@ -295,6 +297,7 @@ SAMPLES = {
     "matmul": _matmul,
     "vecdot": _vecdot,
     "einsum": _einsum,
+    **MORE,
 }
 
 # Functions that NumPy evaluates on complex arrays as the analytic continuation.
@@ -305,6 +308,7 @@ ANALYTIC = frozenset(
         *("stack", "getitem", "take", "take_along_axis", "matmul", "einsum", "where", "pow"),
         *("expm1", "log1p", "permute_dims", "flip", "roll", "tril", "triu", "broadcast_to"),
         *("expand_dims", "squeeze", "matrix_transpose", "identity"),
+        *MORE_ANALYTIC,
     )
 )
 

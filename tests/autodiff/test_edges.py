@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -51,6 +52,7 @@ def test_shapes_that_do_not_broadcast_raise():
 
 @pytest.mark.parametrize("name, sign", [("maximum", 1), ("minimum", -1)])
 def test_ties_of_two_get_half_each(name, sign):
+    """E2."""
     x, y = np.array([1.0, 2.0, 3.0]), np.array([1.0, 5.0, 0.0])
     gx, gy = vjp(TABLE[name], x, y)[1](np.full(3, 8.0))
     wins = np.array([0.5, 0.0, 1.0]) if sign > 0 else np.array([0.5, 1.0, 0.0])
@@ -59,6 +61,7 @@ def test_ties_of_two_get_half_each(name, sign):
 
 @pytest.mark.parametrize("name", ["max", "min"])
 def test_ties_of_many_are_split_evenly(name):
+    """E8."""
     x = np.array([[2.0, 2.0, 1.0, 2.0], [3.0, 3.0, 3.0, 3.0]])
     g = grad(lambda x: getattr(namespace(x), name)(x, axis=1).sum())(x)
     third = np.array([1, 1, 0, 1]) / 3
@@ -75,6 +78,7 @@ def test_the_shares_of_a_maximum_sum_to_the_cotangent(values, seed):
 
 
 def test_powers_at_zero():
+    """E4."""
     power = lambda x, y: namespace(x, y).pow(x, y)  # noqa: E731
     at = lambda x, y: vjp(power, np.array(x), np.array(y))[1](np.array(1.0))  # noqa: E731
     assert at(0.0, 0.0) == (0.0, 0.0)
@@ -95,6 +99,7 @@ def test_powers_at_zero():
 @given(st.lists(st.sampled_from([-2.0, 0.0, 0.0, 1.0, 3.0]), min_size=1, max_size=6), st.data())
 @examples(60)
 def test_prod_counts_the_others_also_with_zeros(values, data):
+    """E9."""
     x = np.array(values)
     n = len(x)
     others = np.array([np.prod(np.delete(x, i)) for i in range(n)])
@@ -109,6 +114,7 @@ def test_prod_counts_the_others_also_with_zeros(values, data):
 
 
 def test_square_root_and_norm_at_zero():
+    """E1, E5."""
     with np.errstate(divide="ignore"):
         assert grad(lambda x: namespace(x).sqrt(x))(0.0) == np.inf
     assert np.array_equal(grad(vector_norm)(np.zeros(3)), np.zeros(3))
@@ -119,6 +125,7 @@ def test_square_root_and_norm_at_zero():
 
 
 def test_clip_passes_the_bounds_themselves():
+    """E3."""
     x = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     assert np.array_equal(grad(lambda x: x.clip(-1, 1).sum())(x), [0, 1, 1, 1, 0])
     assert np.array_equal(grad(lambda x: x.clip(max=1.0).sum())(x), [1, 1, 1, 1, 0])
@@ -128,6 +135,7 @@ def test_clip_passes_the_bounds_themselves():
 
 
 def test_no_mass_no_gradient():
+    """E6."""
     x = np.array([[-np.inf, -np.inf], [0.0, -np.inf]])
     assert np.array_equal(logsumexp(x, axis=1), [-np.inf, 0.0])
     assert np.array_equal(grad(lambda x: logsumexp(x, axis=1)[1])(x), [[0, 0], [1, 0]])
@@ -138,6 +146,7 @@ def test_no_mass_no_gradient():
 
 
 def test_where_stops_what_was_not_taken():
+    """E7."""
     x = np.array([0.0, 4.0])
 
     def root(x):
@@ -159,10 +168,41 @@ def test_stable_forms_far_out():
 
 
 def test_repeated_indices_add_up():
+    """E28."""
     x = np.arange(4.0)
     index = np.array([1, 1, 3, 1])
-    g = grad(lambda x: (x[index] * np.array([1.0, 10.0, 100.0, 1000.0])).sum())(x)
-    assert np.array_equal(g, [0, 1011, 0, 100])
+    for pick in (
+        lambda x: x[index],
+        lambda x: namespace(x).take(x, index),
+        lambda x: namespace(x).take_along_axis(x, index, axis=0),
+    ):
+        g = grad(lambda x, pick=pick: (pick(x) * np.array([1.0, 10.0, 100.0, 1000.0])).sum())(x)
+        assert np.array_equal(g, [0, 1011, 0, 100])
+
+
+def test_ties_of_a_sort_have_one_source_each():
+    """E29."""
+    x = np.array([2.0, 1.0, 2.0, 1.0])
+    v = np.array([1.0, 10.0, 100.0, 1000.0])
+    assert np.array_equal(vjp(lambda x: namespace(x).sort(x), x)[1](v)[0], [100, 1, 1000, 10])
+    down = lambda x: namespace(x).sort(x, descending=True)  # noqa: E731
+    assert np.array_equal(vjp(down, x)[1](v)[0], [1, 100, 10, 1000])
+
+
+def test_reductions_over_no_elements():
+    """E30."""
+    x = np.zeros((2, 0))
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.array_equal(logsumexp(x, axis=1), [-np.inf, -np.inf])
+        assert np.array_equal(logsumexp(x, axis=0, keepdims=True), np.zeros((1, 0)))
+        assert np.all(np.isnan(namespace(x).mean(x, axis=1)))
+        for f in (logsumexp, TABLE["mean"]):
+            out, pull = vjp(lambda x, f=f: f(x, axis=1), x)
+            assert pull(np.ones(2))[0].shape == (2, 0)
+    for name in ("max", "min"):
+        with pytest.raises(ValueError):
+            TABLE[name](tensor(x), axis=1)
 
 
 @pytest.mark.parametrize("axis", [0, 1, None])

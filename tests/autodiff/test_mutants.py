@@ -11,6 +11,7 @@ from autodiff import backward, checkpoint, hooks, tape
 from autodiff.primitive import TABLE, fit
 from autodiff.tensor import raw
 from tests.autodiff import laws, test_checkpoint, test_programs, test_tensor, test_transforms
+from tests.autodiff.mutants_more import JVP_MUTANTS, MORE_MUTANTS
 from tests.autodiff.samples import Draw
 
 
@@ -146,6 +147,8 @@ MUTANTS = [
     ("not on the tape", "exp", _off_tape("exp"), laws.double_backward),
     ("not on the tape", "matmul", _off_tape("matmul"), laws.double_backward),
     ("not on the tape", "logsumexp", _off_tape("logsumexp"), laws.double_backward),
+    *((f"not on the tape {n}", n, _off_tape(n), laws.double_backward) for n in ("convolve", "svd", "solve", "softmax")),
+    *MORE_MUTANTS,
 ]  # fmt: skip
 
 
@@ -183,6 +186,18 @@ def test_a_jvp_that_differs_from_the_vjp_is_caught(monkeypatch):
     wrong = lambda xp, tangents, node: tangents[0] * 2.0  # noqa: E731
     monkeypatch.setattr(TABLE["tanh"], "jvp", wrong)
     assert broken(laws.shortcut_is_derived, "tanh") and broken(laws.duality, "tanh")
+
+
+@pytest.mark.parametrize("name, rule", JVP_MUTANTS)
+def test_a_wrong_jvp_of_a_decomposition_is_caught(name, rule, monkeypatch):
+    monkeypatch.setattr(TABLE[name], "jvp", rule)
+    assert broken(laws.shortcut_is_derived, name)
+
+
+@pytest.mark.parametrize("name", ["log_softmax", "cumulative_prod", "inv"])
+def test_a_derived_row_called_elementwise_is_caught(name, monkeypatch):
+    monkeypatch.setattr(TABLE[name], "kind", "elementwise")
+    assert broken(laws.shortcut_is_derived, name)
 
 
 def test_keeping_more_than_declared_is_caught(monkeypatch):
