@@ -17,7 +17,22 @@ from autodiff.hooks import (
 from autodiff.space import namespace
 from autodiff.tape import enable_grad, grad_enabled, no_grad
 from autodiff.tensor import Tensor, is_tensor, raw, tensor
-from autodiff.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
+from autodiff.transforms import (
+    elementwise_grad,
+    ggnvp,
+    grad,
+    gradients,
+    hessian,
+    hvp,
+    jacfwd,
+    jacobian,
+    jacrev,
+    jvp,
+    linear_transpose,
+    linearize,
+    value_and_grad,
+    vjp,
+)
 from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
 
 __all__ = [
@@ -25,15 +40,23 @@ __all__ = [
     "checkpoint",
     "checkpoint_sequential",
     "custom",
+    "elementwise_grad",
     "enable_grad",
     "forms",
     "fusable",
+    "ggnvp",
     "grad",
     "grad_enabled",
+    "gradients",
+    "hessian",
     "hvp",
     "is_tensor",
+    "jacfwd",
     "jacobian",
+    "jacrev",
     "jvp",
+    "linear_transpose",
+    "linearize",
     "namespace",
     "no_grad",
     "raw",

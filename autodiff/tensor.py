@@ -251,6 +251,19 @@ def is_real(array: Any) -> bool:
         return _REAL.setdefault(key, backend_of(array).isdtype(array.dtype, "real floating"))
 
 
+_COMPLEX: dict[Any, bool] = {}
+
+
+def is_complex(x: Any) -> bool:
+    """Whether an array, a tensor or a node has complex values."""
+    dtype = x.dtype
+    try:
+        return _COMPLEX[dtype]
+    except KeyError:
+        found = getattr(dtype, "kind", "") == "c" or "complex" in str(dtype)
+        return _COMPLEX.setdefault(dtype, found)
+
+
 def _need_real(array: Any, name: str) -> None:
     if not is_real(array):
         raise TypeError(f"{name}: dtype {array.dtype} has no gradients; needs a real floating one")

@@ -220,7 +220,7 @@ def _sweeps_from_the_oldest(monkeypatch):
 
 
 def _one_level_for_all(monkeypatch):
-    monkeypatch.setattr("autodiff.transforms.tick", lambda: 1)
+    monkeypatch.setattr("autodiff.transforms.directional.tick", lambda: 1)
 
 
 def _forward(f, x):
