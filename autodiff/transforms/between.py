@@ -58,12 +58,15 @@ def gradients(
     >>> gradients((h * h).sum(), [h, x])
     (array([2., 8.]), array([ 4., 32.]))
     """
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    given = [grad_outputs] if isinstance(outputs, Tensor) else grad_outputs
-    given = [None] * len(outs) if given is None else list(given)
+    outs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+    ins = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    given = grad_outputs if isinstance(grad_outputs, (list, tuple)) else [grad_outputs]
+    given = [None] * len(outs) if grad_outputs is None else list(given)
     if len(given) != len(outs):
-        raise ValueError(f"gradients: {len(outs)} outputs, {len(given)} grad_outputs; needs as many")
+        raise ValueError(
+            f"gradients: {len(outs)} outputs, {len(given)} grad_outputs; "
+            "needs one each"
+        )
     for kind, ts in (("output", outs), ("input", ins)):
         for i, t in enumerate(ts):
             if not isinstance(t, Tensor):
@@ -101,19 +104,23 @@ def _seed(i: int, t: Tensor, g: Any) -> Any:
 
 
 def _swept(seeds: list, xp: Any, free: bool, ins: list[Tensor]) -> dict:
-    """Cotangents by node seq. A sweep stops at a wanted leaf; values in between are overheard."""
+    """Cotangents by node seq. A sweep stops where it finds one; those on the way are overheard."""
+    lowest = min((t.node.seq for t in ins), default=0)
+    ends = {t.node.seq: 0 for t in ins if t.is_leaf or t.node.seq == lowest}
     between: dict[int, Any] = {}
     hooks = []
     for t in ins:
-        if not t.is_leaf:
+        if t.node.seq not in ends:
             hooks.append(register_hook(t, partial(between.__setitem__, t.node.seq)))
-    leaves = {t.node.seq: 0 for t in ins if t.is_leaf}
     try:
-        found = sweep(seeds, xp, free, leaves, min((t.node.seq for t in ins), default=0))
+        found = sweep(seeds, xp, free, ends, lowest)
     finally:
         for hook in hooks:
             hook.remove()
-    for seq, g in between.items():
-        # What the sweep passed on may be seen by others.
-        found[seq] = g if isinstance(g, Tensor) else backend_of(g).asarray(g, copy=True)
+    found.update(between)
+    for t in ins:
+        g = found.get(t.node.seq)
+        if g is not None and not isinstance(g, Tensor) and not t.is_leaf:
+            # What the sweep took from or passed on to others may be seen by them.
+            found[t.node.seq] = backend_of(g).asarray(g, copy=True)
     return found
