@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from autodiff.hooks import AFTER, ON, run_hooks
-from autodiff.primitive import SCALARS
+from autodiff.primitive import SCALARS, TABLE
 from autodiff.space import TensorNamespace, space_of
 from autodiff.tape import STATE, WRITES, Node, enable_grad, tick
-from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
+from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_complex, raw
 
 _deposits = Lock()
 _ndarray = np.ndarray
@@ -136,6 +136,11 @@ def _live(value: Dual, edge: Node | None) -> Tensor:
     return live(value, edge)
 
 
+def turned(g: Any) -> Any:
+    """A complex `g` conjugated: from a gradient to what the rules pass on, or back."""
+    return TABLE["conj"](g) if is_complex(g) else g
+
+
 # --- adding cotangents ------------------------------------------------------------------------
 
 
@@ -189,6 +194,10 @@ def sweep(
     Returns
     -------
     dict of seq to cotangent, or None
+
+    Notes
+    -----
+    Complex cotangents are conjugated on the way in and on the way out (see `rules_complex`).
     """
     create_graph = xp.__class__ is TensorNamespace
     held: dict[int, Any] = {}
@@ -197,6 +206,7 @@ def sweep(
     found: dict[int, Any] = {}
     for node, g in seeds:
         seq = node.seq
+        g = turned(g)
         if seq in held:
             held[seq] = held[seq] + g
             continue
@@ -214,7 +224,7 @@ def sweep(
         if ON and seq in ON:
             held[seq] = run_hooks(node, held[seq])
         if wanted is not None and seq in wanted:
-            found[seq] = held.pop(seq)
+            found[seq] = turned(held.pop(seq))
             continue
         if prim is SELECT:
             _to_output(node, held.pop(seq), held, heap)
@@ -252,7 +262,7 @@ def sweep(
             if edge.seq in wanted:
                 if ON and edge.seq in ON:
                     held[edge.seq] = run_hooks(edge, held[edge.seq])
-                found[edge.seq] = _handed_over(held, edge.seq)
+                found[edge.seq] = turned(_handed_over(held, edge.seq))
         return found
     _deposit(leaves, held)
     return None
@@ -300,6 +310,9 @@ def _deposit(leaves: list[Node], held: dict) -> None:
     for node in leaves if ON else ():
         if node.seq in ON:
             held[node.seq] = run_hooks(node, held[node.seq])
+    for node in leaves:
+        if is_complex(node):
+            held[node.seq] = turned(held[node.seq])
     with _deposits:
         for node in leaves:
             key = node.seq
@@ -357,10 +370,11 @@ def backward(
     data = t.data
     backend = backend_of(data)
     if gradient is None:
-        if data.size != 1:
+        if data.size != 1 or is_complex(data):
+            kind = f"{t.dtype} " if is_complex(data) else ""
             raise ValueError(
-                f"backward: tensor of shape {t.shape} needs a gradient of that shape; only a "
-                "single value has 1 as its default"
+                f"backward: {kind}tensor of shape {t.shape} needs a gradient of that shape; only a "
+                "single real value has 1 as its default"
             )
         gradient = backend.ones_like(data)
     elif (
@@ -387,8 +401,10 @@ Tensor.backward = backward
 
 def checked(g: Any, like: Any, name: str) -> Any:
     """`g` as a cotangent or tangent of the array `like`: same backend, shape and dtype."""
-    if isinstance(g, (bool, int, float)):
+    if isinstance(g, (bool, int, float)) or (isinstance(g, complex) and is_complex(like)):
         g = backend_of(like).asarray(g, dtype=like.dtype)
+    if g.__class__ is complex:
+        raise TypeError(f"{name} is the complex number {g}, needed {like.dtype}")
     if backend_of(raw(g)) is not backend_of(like):
         raise TypeError(f"{name} is a {type(raw(g)).__name__}, needed a {type(like).__name__}")
     if tuple(g.shape) != tuple(like.shape):

@@ -15,6 +15,7 @@ from functools import wraps
 from typing import Any, NamedTuple
 
 from autodiff.backward import select
+from autodiff.primitive import refuse_complex
 from autodiff.space import TensorNamespace
 from autodiff.tape import SPECIAL, STATE, Node, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_real, raw
@@ -95,6 +96,8 @@ class _Form:
         edges = tuple([t.node if isinstance(t, Tensor) else None for t in tensors])
         several = isinstance(out, (tuple, list))
         outs = tuple(out) if several else (out,)
+        if any(e is not None for e in edges):
+            refuse_complex(self.name, *raws, *outs)
         if not STATE.grad or all(e is None for e in edges):
             made = tuple(_tensor(o, None) for o in outs)
             return made if several else made[0]

@@ -1,8 +1,8 @@
 """The functions of the tensor namespace, under their Array API names, and the Tensor operators.
 
 Every function takes tensors and raw arrays alike: raw in, raw out. `sigmoid`, `softplus`,
-`logsumexp` and `vector_norm` are not in the standard: import them from here, they serve raw arrays
-and tensors of any backend.
+`logsumexp`, `vector_norm`, `angle` and `complex` are not in the standard: import them from here,
+they serve raw arrays and tensors of any backend.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import builtins
 import math
 from typing import Any
 
-from autodiff import rules_array, rules_elementwise, rules_linalg, rules_reduce  # noqa: F401
+from autodiff import rules_array, rules_complex, rules_reduce  # noqa: F401
 from autodiff.primitive import TABLE
 from autodiff.rules_linalg import spell_out
-from autodiff.tensor import Tensor, backend_of, raw
+from autodiff.tensor import Tensor, backend_of, is_complex, raw
 
 _DIRECT = (
     *("add", "subtract", "multiply", "divide", "negative", "pow", "maximum", "minimum"),
     *("logaddexp", "where", "exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "sin", "cos"),
     *("tanh", "erf", "matmul", "matrix_transpose", "sigmoid", "softplus"),
+    *("real", "imag", "conj", "angle", "complex"),
 )
 globals().update({name: TABLE[name] for name in _DIRECT})
 add, multiply, divide, subtract = (TABLE[n] for n in ("add", "multiply", "divide", "subtract"))
@@ -70,10 +71,18 @@ def cumulative_sum(x, *, axis=None, dtype=None, include_initial=False):
 
 
 def var(x, *, axis=None, correction=0.0, keepdims=False):
-    d = x - mean(x, axis=axis, keepdims=True)
+    d = _squared_size(x - mean(x, axis=axis, keepdims=True))
     axes = rules_reduce.axes_of(_axis(axis), x.ndim)
     n = math.prod(x.shape[a] for a in axes)
-    return sum(d * d, axis=axis, keepdims=keepdims) / (n - correction)
+    return sum(d, axis=axis, keepdims=keepdims) / (n - correction)
+
+
+def _squared_size(x):
+    """x^2 of real numbers, |z|^2 of complex ones."""
+    if not is_complex(x):
+        return x * x
+    re, im = TABLE["real"](x), TABLE["imag"](x)
+    return re * re + im * im
 
 
 def std(x, *, axis=None, correction=0.0, keepdims=False):
@@ -82,7 +91,7 @@ def std(x, *, axis=None, correction=0.0, keepdims=False):
 
 def vector_norm(x, *, axis=None, keepdims=False):
     """Euclidean norm; its gradient at 0 is 0, a subgradient, not NaN."""
-    s = sum(x * x, axis=axis, keepdims=keepdims)
+    s = sum(_squared_size(x), axis=axis, keepdims=keepdims)
     zero = raw(s) == 0.0
     return where(zero, 0.0, sqrt(where(zero, 1.0, s)))
 
@@ -274,7 +283,7 @@ def asarray(x, *, dtype=None, copy=None, device=None):
 
 NAMES = frozenset(
     (
-        *(n for n in _DIRECT if n not in ("sigmoid", "softplus")),
+        *(n for n in _DIRECT if n not in ("sigmoid", "softplus", "angle", "complex")),
         *("sum", "mean", "prod", "max", "min", "cumulative_sum", "var", "std", "clip", "astype"),
         *("reshape", "expand_dims", "squeeze", "broadcast_to", "broadcast_arrays", "permute_dims"),
         *("moveaxis", "flip", "roll", "tril", "triu", "concat", "stack", "unstack", "repeat"),

@@ -295,6 +295,11 @@ SAMPLES = {
     "matmul": _matmul,
     "vecdot": _vecdot,
     "einsum": _einsum,
+    "conj": _one(),
+    "real": _one(),
+    "imag": _one(),
+    "angle": _one("nonzero"),
+    "complex": _pair("real", "real"),
 }
 
 # Functions that NumPy evaluates on complex arrays as the analytic continuation.
