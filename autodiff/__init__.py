@@ -8,6 +8,7 @@ no tape) and tensors. ``.backward()`` reads as in PyTorch; `grad`, `vjp`, `jvp` 
 
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
 from autodiff.checkpoint import checkpoint, checkpoint_sequential, saved_bytes
+from autodiff.debug import debug
 from autodiff.forms import custom, forms, fusable
 from autodiff.hooks import (
     register_hook,
@@ -40,6 +41,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_sequential",
     "custom",
+    "debug",
     "elementwise_grad",
     "enable_grad",
     "forms",

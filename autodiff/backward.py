@@ -25,7 +25,7 @@ import numpy as np
 from autodiff.hooks import AFTER, ON, run_hooks
 from autodiff.primitive import SCALARS, TABLE
 from autodiff.space import TensorNamespace, space_of
-from autodiff.tape import STATE, WRITES, Node, enable_grad, tick
+from autodiff.tape import SPECIAL, STATE, WRITES, Node, called_at, enable_grad, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_complex, raw
 
 _deposits = Lock()
@@ -74,6 +74,7 @@ def unpack(node: Node) -> tuple:
             raise RuntimeError(
                 f"backward of {node.prim.name}: its saved values were freed by an earlier "
                 "backward; pass retain_graph=True to that one to go through the graph twice"
+                f"{called_at(node)}"
             )
         saved = saved.values(node)
     if node.seq < WRITES.last:
@@ -216,6 +217,7 @@ def sweep(
         else:
             heappush(heap, (-seq, node))
     seeds = g = None
+    watch = STATE.watch if SPECIAL else None
     waiting = _uses([n for _, n in heap]) if AFTER and wanted is None else None
     while heap:
         seq, node = heappop(heap)
@@ -229,6 +231,8 @@ def sweep(
         if prim is SELECT:
             _to_output(node, held.pop(seq), held, heap)
             continue
+        if watch is not None:
+            watch.arrives(node, held[seq])
         if node.saved == () and seq > WRITES.last:
             cotangents = prim.vjp(xp, held.pop(seq), node)
         elif create_graph:
@@ -237,6 +241,8 @@ def sweep(
             cotangents = prim.vjp(xp, held.pop(seq), node)
         else:
             cotangents = prim.vjp(xp, held.pop(seq), _plain(node))
+        if watch is not None:
+            watch.pulled(node, cotangents)
         if free:
             node.saved = None
         for edge, g in zip(node.edges, cotangents, strict=False):

@@ -98,6 +98,8 @@ class _Form:
         outs = tuple(out) if several else (out,)
         if any(e is not None for e in edges):
             refuse_complex(self.name, *raws, *outs)
+        if SPECIAL and STATE.watch is not None:
+            STATE.watch.made(self, raws, outs)
         if not STATE.grad or all(e is None for e in edges):
             made = tuple(_tensor(o, None) for o in outs)
             return made if several else made[0]
@@ -108,6 +110,8 @@ class _Form:
         node.shape, node.dtype = outs[0].shape, outs[0].dtype
         node.seq = tick()
         node.saved = (*raws, *outs, *extra)
+        if SPECIAL and STATE.watch is not None:
+            STATE.watch.recorded(node)
         if SPECIAL and STATE.saver is not None:
             node.saved = STATE.saver(node, node.saved)
         if not several:

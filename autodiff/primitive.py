@@ -118,6 +118,8 @@ class Primitive:
         out = f(*raws, **params)
         if not tensors:
             return out
+        if SPECIAL and STATE.watch is not None:
+            STATE.watch.made(self, raws, (out,))
         if tracked and SPECIAL and not STATE.grad:
             tracked = False
         if not (tracked or dual):
@@ -129,6 +131,8 @@ class Primitive:
         node = None
         if tracked:
             node = record(self, tuple(edges), raws, out, params)
+            if SPECIAL and STATE.watch is not None:
+                STATE.watch.recorded(node)
         if dual:
             from autodiff.forward import push
 
