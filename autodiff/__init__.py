@@ -8,8 +8,9 @@ no tape) and tensors. ``.backward()`` reads as in PyTorch; `grad`, `vjp`, `jvp` 
 
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
 from autodiff.checkpoint import checkpoint, checkpoint_sequential, saved_bytes
+from autodiff.custom import custom, custom_vjp, once_differentiable
 from autodiff.debug import debug
-from autodiff.forms import custom, forms, fusable
+from autodiff.forms import forms, fusable
 from autodiff.hooks import (
     register_hook,
     register_post_accumulate_grad_hook,
@@ -41,6 +42,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_sequential",
     "custom",
+    "custom_vjp",
     "debug",
     "elementwise_grad",
     "enable_grad",
@@ -61,6 +63,7 @@ __all__ = [
     "linearize",
     "namespace",
     "no_grad",
+    "once_differentiable",
     "raw",
     "register_hook",
     "register_post_accumulate_grad_hook",
