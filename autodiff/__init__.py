@@ -4,12 +4,23 @@
 
 An algorithm asks once, ``xp = namespace(q, k, v)``, and one body serves raw arrays (raw results,
 no tape) and tensors. ``.backward()`` reads as in PyTorch; `grad`, `vjp`, `jvp` nest as in JAX.
+Names: `autodiff.names` (torch), `autodiff.dialects` (JAX, HIPS), `autodiff.numpy` (NumPy).
 """
 
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
 from autodiff.checkpoint import checkpoint, checkpoint_sequential, saved_bytes
 from autodiff.custom import custom, custom_vjp, once_differentiable
 from autodiff.debug import debug
+from autodiff.dialects import (
+    grad_named,
+    hessian_vector_product,
+    make_ggnvp,
+    make_jvp,
+    make_vjp,
+    multigrad_dict,
+    remat,
+    stop_gradient,
+)
 from autodiff.forms import forms, fusable
 from autodiff.hooks import (
     register_hook,
@@ -35,7 +46,15 @@ from autodiff.transforms import (
     value_and_grad,
     vjp,
 )
-from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
+from autodiff.tree import (
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_paths,
+    tree_reduce,
+    tree_structure,
+    tree_unflatten,
+)
 
 __all__ = [
     "Tensor",
@@ -51,8 +70,10 @@ __all__ = [
     "ggnvp",
     "grad",
     "grad_enabled",
+    "grad_named",
     "gradients",
     "hessian",
+    "hessian_vector_product",
     "hvp",
     "is_tensor",
     "jacfwd",
@@ -61,18 +82,27 @@ __all__ = [
     "jvp",
     "linear_transpose",
     "linearize",
+    "make_ggnvp",
+    "make_jvp",
+    "make_vjp",
+    "multigrad_dict",
     "namespace",
     "no_grad",
     "once_differentiable",
     "raw",
     "register_hook",
     "register_post_accumulate_grad_hook",
+    "remat",
     "saved_bytes",
     "saved_tensors_hooks",
+    "stop_gradient",
     "tensor",
     "tree_flatten",
+    "tree_leaves",
     "tree_map",
     "tree_paths",
+    "tree_reduce",
+    "tree_structure",
     "tree_unflatten",
     "value_and_grad",
     "vjp",

@@ -97,7 +97,7 @@ def _angle(xp: Any, x: Any) -> Any:
     return xp.atan2(xp.zeros_like(x), x)
 
 
-@primitive("angle", ((0,),), complex=True, forward=_angle)
+@primitive("angle", ((0,),), kind="derived", complex=True, forward=_angle)
 def angle(xp: Any, g: Any, node: Any) -> tuple:
     """d angle = Im(u / z) = Re(-i u / z); 0 along the real line."""
     (z,) = node.saved

@@ -48,6 +48,10 @@ class Tensor:
     def requires_grad(self) -> bool:
         return self.node is not None
 
+    @requires_grad.setter
+    def requires_grad(self, on: bool) -> None:
+        self.requires_grad_(on)
+
     @property
     def is_leaf(self) -> bool:
         """Whether gradients end here: a tensor of the user's, not the result of an operation."""
@@ -68,7 +72,6 @@ class Tensor:
     shape = property(attrgetter("data.shape"))
     dtype = property(attrgetter("data.dtype"))
     ndim = property(attrgetter("data.ndim"))
-    size = property(attrgetter("data.size"))
     device = property(attrgetter("data.device"))
 
     @property
