@@ -29,8 +29,8 @@ def _swapped(xp, g, node):
 
 
 def _divide_forgets_minus(xp, g, node):
-    x, y = node.saved
-    return fit(xp, g / y, node.edges[0]), fit(xp, (g / y) * (x / y), node.edges[1])
+    _, y, z = node.saved
+    return fit(xp, g / y, node.edges[0]), fit(xp, (g / y) * z, node.edges[1])
 
 
 def _where_swapped(xp, g, node):
