@@ -155,8 +155,10 @@ class _Form:
         from autodiff.transforms import vjp
 
         if self.composite is None:
+            asked = [self.label(i, 99) for i, e in enumerate(node.edges) if e is not None]
             raise RuntimeError(
-                f"{self.name}: create_graph needs a composite, or a vjp declared differentiable"
+                f"{self.name}: create_graph needs a composite, or a vjp declared differentiable, "
+                f"to give {' and '.join(asked)} a gradient that can be differentiated again"
             )
         n = len(node.edges)
         inputs = list(node.saved[:n])

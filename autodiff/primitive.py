@@ -108,7 +108,7 @@ class Primitive:
                 if backend is None:
                     backend = b
                 elif b is not backend:
-                    raise _mixed(self.name, raws)
+                    raise _mixed(self, raws)
         if backend is None:
             backend = backend_of(*raws)
         try:
@@ -168,11 +168,11 @@ def refuse_complex(name: str, *values: Any) -> None:
             )
 
 
-def _mixed(name: str, raws: list) -> TypeError:
+def _mixed(prim: Primitive, raws: list) -> TypeError:
     try:
         backend_of(*raws)
     except TypeError as error:
-        return TypeError(f"{name}: {error}")
+        return TypeError(f"{prim.name}: {prim.label(len(raws) - 1, 99)}: {error}")
     raise AssertionError("unreachable: mixed backends were seen")
 
 

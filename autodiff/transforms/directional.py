@@ -11,7 +11,7 @@ from autodiff.tape import tick
 from autodiff.tensor import Dual, Tensor, backend_of, raw
 from autodiff.transforms.evaluation import Evaluation, leaves_of, matched, pair, settled
 from autodiff.transforms.reverse import vjp
-from autodiff.tree import tree_flatten, tree_map, tree_unflatten
+from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
 
 
 def jvp(f: Callable, primals: tuple, tangents: tuple, has_aux: bool = False) -> tuple:
@@ -48,8 +48,8 @@ def jvp(f: Callable, primals: tuple, tangents: tuple, has_aux: bool = False) -> 
     primals, tangents = tuple(primals), tuple(tangents)
     flat, shape = leaves_of(primals, "jvp: primals")
     said = f"jvp: primals has {len(flat)} leaves, tangents {{}}; needs the same tree"
-    pairs = zip(matched(tangents, primals, said), flat, strict=True)
-    directions = [checked(t, raw(x), "jvp: tangent") for t, x in pairs]
+    rows = zip(matched(tangents, primals, said), flat, tree_paths(primals), strict=True)
+    directions = [checked(t, raw(x), f"jvp: tangents{path}") for t, x, path in rows]
     return push(f, flat, shape, directions, has_aux)
 
 
@@ -124,8 +124,8 @@ def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
 
     def along(*tangents: Any) -> Any:
         said = f"linearize: {{}} tangents for {len(run.leaves)} leaves; needs the primals' tree"
-        pairs = zip(matched(tangents, primals, said), run.leaves, strict=True)
-        flat = [checked(t, x, "linearize: tangent") for t, (_, x) in pairs]
+        rows = zip(matched(tangents, primals, said), run.leaves, tree_paths(primals), strict=True)
+        flat = [checked(t, x, f"linearize: tangents{path}") for t, (_, x), path in rows]
         return tree_unflatten(run.shape, dual_run.pull(flat, free=False))
 
     return run.value(), along

@@ -139,5 +139,6 @@ def _quotient_again(xp, g, node):
 def test_a_rule_that_computes_the_quotient_again_is_caught(monkeypatch):
     monkeypatch.setattr(TABLE["divide"], "vjp", _quotient_again)
     monkeypatch.setattr(TABLE["divide"], "saves", ((1, 2), (1, 2)))
-    with pytest.raises(AssertionError):
-        check_factor(monkeypatch, "/", 30)
+    monkeypatch.setattr(TABLE["divide"], "_plans", {})
+    value, both = costs(Counter(monkeypatch), 2, [("/", 1, 0), ("/", 2, 0), ("/", 3, 0)])
+    assert both > 5 * value
