@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from autodiff.hooks import AFTER, ON, run_hooks
-from autodiff.primitive import SCALARS
+from autodiff.primitive import SCALARS, TABLE
 from autodiff.space import TensorNamespace, space_of
-from autodiff.tape import STATE, WRITES, Node, enable_grad, tick
-from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
+from autodiff.tape import SPECIAL, STATE, WRITES, Node, called_at, enable_grad, tick
+from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_complex, raw
 
 _deposits = Lock()
 _ndarray = np.ndarray
@@ -74,6 +74,7 @@ def unpack(node: Node) -> tuple:
             raise RuntimeError(
                 f"backward of {node.prim.name}: its saved values were freed by an earlier "
                 "backward; pass retain_graph=True to that one to go through the graph twice"
+                f"{called_at(node)}"
             )
         saved = saved.values(node)
     if node.seq < WRITES.last:
@@ -136,6 +137,11 @@ def _live(value: Dual, edge: Node | None) -> Tensor:
     return live(value, edge)
 
 
+def turned(g: Any) -> Any:
+    """A complex `g` conjugated: from a gradient to what the rules pass on, or back."""
+    return TABLE["conj"](g) if is_complex(g) else g
+
+
 # --- adding cotangents ------------------------------------------------------------------------
 
 
@@ -189,6 +195,10 @@ def sweep(
     Returns
     -------
     dict of seq to cotangent, or None
+
+    Notes
+    -----
+    Complex cotangents are conjugated on the way in and on the way out (see `rules_complex`).
     """
     create_graph = xp.__class__ is TensorNamespace
     held: dict[int, Any] = {}
@@ -197,6 +207,7 @@ def sweep(
     found: dict[int, Any] = {}
     for node, g in seeds:
         seq = node.seq
+        g = turned(g)
         if seq in held:
             held[seq] = held[seq] + g
             continue
@@ -206,6 +217,7 @@ def sweep(
         else:
             heappush(heap, (-seq, node))
     seeds = g = None
+    watch = STATE.watch if SPECIAL else None
     waiting = _uses([n for _, n in heap]) if AFTER and wanted is None else None
     while heap:
         seq, node = heappop(heap)
@@ -214,11 +226,13 @@ def sweep(
         if ON and seq in ON:
             held[seq] = run_hooks(node, held[seq])
         if wanted is not None and seq in wanted:
-            found[seq] = held.pop(seq)
+            found[seq] = turned(held.pop(seq))
             continue
         if prim is SELECT:
             _to_output(node, held.pop(seq), held, heap)
             continue
+        if watch is not None:
+            watch.arrives(node, held[seq])
         if node.saved == () and seq > WRITES.last:
             cotangents = prim.vjp(xp, held.pop(seq), node)
         elif create_graph:
@@ -227,6 +241,8 @@ def sweep(
             cotangents = prim.vjp(xp, held.pop(seq), node)
         else:
             cotangents = prim.vjp(xp, held.pop(seq), _plain(node))
+        if watch is not None:
+            watch.pulled(node, cotangents)
         if free:
             node.saved = None
         for edge, g in zip(node.edges, cotangents, strict=False):
@@ -252,7 +268,7 @@ def sweep(
             if edge.seq in wanted:
                 if ON and edge.seq in ON:
                     held[edge.seq] = run_hooks(edge, held[edge.seq])
-                found[edge.seq] = _handed_over(held, edge.seq)
+                found[edge.seq] = turned(_handed_over(held, edge.seq))
         return found
     _deposit(leaves, held)
     return None
@@ -300,6 +316,9 @@ def _deposit(leaves: list[Node], held: dict) -> None:
     for node in leaves if ON else ():
         if node.seq in ON:
             held[node.seq] = run_hooks(node, held[node.seq])
+    for node in leaves:
+        if is_complex(node):
+            held[node.seq] = turned(held[node.seq])
     with _deposits:
         for node in leaves:
             key = node.seq
@@ -357,10 +376,11 @@ def backward(
     data = t.data
     backend = backend_of(data)
     if gradient is None:
-        if data.size != 1:
+        if data.size != 1 or is_complex(data):
+            kind = f"{t.dtype} " if is_complex(data) else ""
             raise ValueError(
-                f"backward: tensor of shape {t.shape} needs a gradient of that shape; only a "
-                "single value has 1 as its default"
+                f"backward: {kind}tensor of shape {t.shape} needs a gradient of that shape; only a "
+                "single real value has 1 as its default"
             )
         gradient = backend.ones_like(data)
     elif (
@@ -387,8 +407,10 @@ Tensor.backward = backward
 
 def checked(g: Any, like: Any, name: str) -> Any:
     """`g` as a cotangent or tangent of the array `like`: same backend, shape and dtype."""
-    if isinstance(g, (bool, int, float)):
+    if isinstance(g, (bool, int, float)) or (isinstance(g, complex) and is_complex(like)):
         g = backend_of(like).asarray(g, dtype=like.dtype)
+    if g.__class__ is complex:
+        raise TypeError(f"{name} is the complex number {g}, needed {like.dtype}")
     if backend_of(raw(g)) is not backend_of(like):
         raise TypeError(f"{name} is a {type(raw(g)).__name__}, needed a {type(like).__name__}")
     if tuple(g.shape) != tuple(like.shape):

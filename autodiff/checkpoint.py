@@ -135,7 +135,7 @@ class _Segment:
 
     def _compare(self, count: int, node: Node, saved: tuple) -> None:
         prim, inputs, sums = self.sums[count]
-        if prim is not node.prim:
+        if prim.name != node.prim.name:
             raise RuntimeError(
                 f"checkpoint: {_name(self.f)} is not deterministic: its operation number {count} "
                 f"was {prim.name}, and {node.prim.name} when it was run again"

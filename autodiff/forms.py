@@ -1,4 +1,4 @@
-"""Primitives with a fused form, and primitives of the user's.
+"""Primitives with a fused form.
 
 `fusable` marks a readable composite. Where `backends.fused` has a form for the arrays' backend the
 call becomes one node with the fused vjp; under ``create_graph`` and in forward mode the composite is
@@ -15,12 +15,13 @@ from functools import wraps
 from typing import Any, NamedTuple
 
 from autodiff.backward import select
+from autodiff.primitive import refuse_complex
 from autodiff.space import TensorNamespace
 from autodiff.tape import SPECIAL, STATE, Node, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_real, raw
 from backends import fused
 
-__all__ = ["custom", "forms", "fusable"]
+__all__ = ["forms", "fusable"]
 
 
 class _Choice(threading.local):
@@ -95,6 +96,10 @@ class _Form:
         edges = tuple([t.node if isinstance(t, Tensor) else None for t in tensors])
         several = isinstance(out, (tuple, list))
         outs = tuple(out) if several else (out,)
+        if any(e is not None for e in edges):
+            refuse_complex(self.name, *raws, *outs)
+        if SPECIAL and STATE.watch is not None:
+            STATE.watch.made(self, raws, outs)
         if not STATE.grad or all(e is None for e in edges):
             made = tuple(_tensor(o, None) for o in outs)
             return made if several else made[0]
@@ -105,6 +110,8 @@ class _Form:
         node.shape, node.dtype = outs[0].shape, outs[0].dtype
         node.seq = tick()
         node.saved = (*raws, *outs, *extra)
+        if SPECIAL and STATE.watch is not None:
+            STATE.watch.recorded(node)
         if SPECIAL and STATE.saver is not None:
             node.saved = STATE.saver(node, node.saved)
         if not several:
@@ -148,8 +155,10 @@ class _Form:
         from autodiff.transforms import vjp
 
         if self.composite is None:
+            asked = [self.label(i, 99) for i, e in enumerate(node.edges) if e is not None]
             raise RuntimeError(
-                f"{self.name}: create_graph needs a composite, or a vjp declared differentiable"
+                f"{self.name}: create_graph needs a composite, or a vjp declared differentiable, "
+                f"to give {' and '.join(asked)} a gradient that can be differentiated again"
             )
         n = len(node.edges)
         inputs = list(node.saved[:n])
@@ -258,67 +267,3 @@ def fusable(
         return call
 
     return decorate
-
-
-def custom(
-    name: str,
-    forward: Callable,
-    vjp: Callable,
-    *,
-    composite: Callable | None = None,
-    differentiable: bool = False,
-    labels: tuple[str, ...] = ("x", "y", "z"),
-) -> Callable:
-    """A primitive of the user's own.
-
-    Parameters
-    ----------
-    name : str
-        For messages.
-    forward : callable
-        ``forward(*arrays, **options) -> (out, saved)`` over raw arrays; out an array or a tuple of
-        arrays, saved a tuple of arrays kept besides inputs and outputs.
-    vjp : callable
-        ``vjp(g, out, saved, needs, *arrays, **options)`` -> a cotangent for each input, None where
-        `needs` is False.
-    composite : callable, optional
-        The same function written with `namespace`: what forward mode and ``create_graph``
-        differentiate.
-    differentiable : bool
-        The vjp itself uses operators and `namespace` alone and keeps nothing besides inputs and
-        outputs, so ``create_graph`` may run it on tensors.
-    labels : tuple of str
-        Names of the inputs.
-
-    Returns
-    -------
-    callable
-        ``f(*tensors_or_arrays, **options)``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from autodiff import grad
-    >>> cube = custom("cube", lambda x: (x**3, ()), lambda g, y, saved, needs, x: (3 * g * x * x,))
-    >>> grad(lambda x: cube(x).sum())(np.array([1.0, 2.0]))
-    array([ 3., 12.])
-    """
-
-    def run_composite(values: tuple, options: dict) -> Any:
-        return composite(*values, **options)
-
-    through = None if composite is None else run_composite
-    prim = _Form(name, labels, forward, vjp, through, differentiable)
-
-    def call(*tensors: Any, **options: Any) -> Any:
-        if any(t.__class__ is Dual for t in tensors):
-            if composite is None:
-                raise RuntimeError(f"{name}: forward mode needs a composite")
-            return composite(*tensors, **options)
-        if composite is not None and _CHOICE.form == "composite":
-            return composite(*tensors, **options)
-        return prim(tensors, options)
-
-    call.__name__ = name
-    call.primitive = prim
-    return call

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from autodiff.backward import sweep
+from autodiff.backward import sweep, turned
 from autodiff.primitive import cast
 from autodiff.space import space_of
 from autodiff.tape import SPECIAL, STATE, Held, Node, enable_grad, leaf
-from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
+from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_complex, raw
 
 LIVE: set[int] = set()
 
@@ -156,7 +156,7 @@ def _tangent(
         return prim(*tangents, **params)
     if prim.kind == "multilinear":
         parts = [prim(*values[:i], tangents[i], *values[i + 1 :], **params) for i in used]
-    elif prim.kind == "elementwise":
+    elif prim.kind == "elementwise" and (is_complex(data) or not _any_complex(values)):
         parts = []
         for i in used:
             t = tangents[i]
@@ -172,6 +172,11 @@ def _tangent(
     for part in parts[1:]:
         total = xp.add(total, part)
     return total
+
+
+def _any_complex(values: list) -> bool:
+    """A real result of complex numbers has no diagonal Jacobian."""
+    return any(is_complex(v) for v in values if hasattr(v, "dtype"))
 
 
 def _as_tensor(x: Any) -> Any:
@@ -207,6 +212,7 @@ def _transposed(
         for i in used:
             c = cotangents[i]
             if isinstance(c, Tensor) and c.node is not None:
-                seeds.append((c.node, tangents[i]))
+                # J t, not its adjoint: undo the conjugates of the sweep.
+                seeds.append((c.node, turned(tangents[i])))
         found = sweep(seeds, xp if some else backend, not some, {source.seq: 0}, source.seq)
-    return found.get(source.seq, zero)
+        return turned(found.get(source.seq, zero))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autodiff.tape import Held, Node, saving, tick
-from autodiff.tensor import Tensor, _tensor, raw
+from autodiff.tensor import Tensor, _tensor, is_complex, raw
 
 ON: dict[int, dict[int, Callable]] = {}  # node seq -> hooks on its gradient
 AFTER: dict[int, dict[int, Callable]] = {}  # leaf seq -> hooks after accumulation
@@ -88,6 +88,14 @@ def _need_node(t: Tensor, name: str) -> None:
 
 def run_hooks(node: Node, g: Any) -> Any:
     """The gradient after all hooks of a node."""
+    if is_complex(node):
+        from autodiff.backward import turned
+
+        return turned(_after_hooks(node, turned(g)))
+    return _after_hooks(node, g)
+
+
+def _after_hooks(node: Node, g: Any) -> Any:
     for hook in tuple(ON[node.seq].values()):
         new = hook(g)
         if new is None:

@@ -1,4 +1,4 @@
-"""Operators and methods of Tensor; imported once, for its effect."""
+"""Operators and methods of Tensor; imported once, for its effect. The names stand in `names`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from autodiff import ops
-from autodiff.primitive import TABLE, refuse_complex
+from autodiff.names import METHODS
+from autodiff.primitive import TABLE
 from autodiff.tape import SPECIAL, STATE, Node, tick
 from autodiff.tensor import Dual, Tensor, backend_of, raw, tracked
+from autodiff.tensor_methods import size_of
 from backends import get
 
 
@@ -59,8 +61,6 @@ def _swift(name: str, saves: bool) -> Callable:
             node.saved = ()
         node.shape = z.shape
         node.dtype = z.dtype
-        if node.dtype.kind == "c":
-            refuse_complex(name, z)
         node.seq = tick()
         return out
 
@@ -87,6 +87,9 @@ def _operators() -> None:
         setattr(Tensor, f"__{python}__", way)
         setattr(Tensor, f"__r{python}__", reflected)
         setattr(Tensor, f"__i{python}__", _inplace(python, prim))
+        if python not in ("pow", "matmul"):
+            torch = python.removeprefix("true")
+            setattr(Tensor, f"{torch}_", _write_method(torch, prim))
 
     def compare(name: str) -> Callable:
         def method(a: Any, b: Any) -> Any:
@@ -114,15 +117,19 @@ def _inplace(python: str, prim: Any) -> Callable:
                     "it; write under no_grad(), or give the result another name"
                 )
             return prim(a, b)
-        value = prim(raw(a), raw(b))
-        if value.dtype != a.dtype and _kind(value) > _kind(raw(a)):
-            raise TypeError(
-                f"__i{python}__: the result is {value.dtype}, this tensor {a.dtype}; the write "
-                "would lose it"
-            )
-        return a.assign(value)
+        return _written(f"__i{python}__", prim, a, b)
 
     return method
+
+
+def _written(name: str, prim: Any, a: Tensor, b: Any) -> Tensor:
+    """`a`, with the result of ``prim(a, b)`` in its memory."""
+    value = prim(raw(a), raw(b))
+    if value.dtype != a.dtype and _kind(value) > _kind(raw(a)):
+        raise TypeError(
+            f"{name}: the result is {value.dtype}, this tensor {a.dtype}; the write would lose it"
+        )
+    return a.assign(value)
 
 
 def _kind(array: Any) -> int:
@@ -131,23 +138,16 @@ def _kind(array: Any) -> int:
     return [backend_of(array).isdtype(array.dtype, k) for k in kinds].index(True)
 
 
-def _axis_method(f: Callable) -> Callable:
-    def method(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return f(self, axis=axis, keepdims=keepdims)
+def _write_method(python: str, prim: Any) -> Callable:
+    """``t.add_(v)``: always a write, refused where a gradient would be lost."""
+    name = f"{python}_"
 
-    method.__name__ = f.__name__
+    def method(t: Tensor, other: Any, alpha: float = 1) -> Tensor:
+        if STATE.grad and (tracked(t) or tracked(other)):
+            return t._write(name, Ellipsis, other)  # which raises
+        return _written(name, prim, t, other if alpha == 1 else raw(other) * alpha)
+
     return method
-
-
-def _shape_of(args: tuple) -> tuple:
-    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
-
-
-def _transpose(self: Tensor, first: int = -2, second: int = -1) -> Tensor:
-    """Two axes swapped, by default the last two."""
-    axes = list(range(self.ndim))
-    axes[first], axes[second] = axes[second], axes[first]
-    return ops.permute_dims(self, axes)
 
 
 def _two_axes(self: Tensor) -> Tensor:
@@ -157,22 +157,34 @@ def _two_axes(self: Tensor) -> Tensor:
 
 
 def _methods() -> None:
-    for name in ("exp", "log", "sqrt", "square", "sin", "cos", "tanh", "sigmoid", "abs"):
+    # Functions of one array are methods under their own name, binary ones and others by the table.
+    for name, prim in TABLE.items():
+        if prim.kind == "elementwise" and len(prim.saves) == 1:
+            setattr(Tensor, name, lambda self, prim=prim: prim(self))
+    for f in (ops.log2, ops.reciprocal):
+        setattr(Tensor, f.__name__, f)
+    for name in ("conj", "angle", "negative"):
         setattr(Tensor, name, lambda self, prim=TABLE[name]: prim(self))
-    for name in ("sum", "mean", "prod", "max", "min", "var", "std"):
-        setattr(Tensor, name, _axis_method(getattr(ops, name)))
-    Tensor.reshape = lambda self, *shape: ops.reshape(self, _shape_of(shape))
-    Tensor.flatten = lambda self: ops.reshape(self, (-1,))
-    Tensor.permute = lambda self, *axes: ops.permute_dims(self, _shape_of(axes))
-    Tensor.transpose = _transpose
-    Tensor.T = property(_two_axes)
-    Tensor.mT = property(lambda self: ops.matrix_transpose(self))
-    Tensor.squeeze = lambda self, axis: ops.squeeze(self, axis)
-    Tensor.unsqueeze = lambda self, axis: ops.expand_dims(self, axis=axis)
+    two = ("subtract", "multiply", "divide", "pow", "maximum", "minimum", "logaddexp", "matmul")
+    for name in two:
+        setattr(Tensor, name, lambda self, other, prim=TABLE[name]: prim(self, other))
+    for name, method in METHODS.items():
+        setattr(Tensor, name, method)
+    for python in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(Tensor, python, getattr(Tensor, f"__{python}__"))
     Tensor.astype = lambda self, dtype: ops.astype(self, dtype)
-    Tensor.clip = lambda self, min=None, max=None: ops.clip(self, min, max)
-    Tensor.argmax = lambda self, axis=None: backend_of(self.data).argmax(self.data, axis=axis)
-    Tensor.argmin = lambda self, axis=None: backend_of(self.data).argmin(self.data, axis=axis)
+    properties = {
+        "size": size_of,
+        "T": _two_axes,
+        "mT": lambda self: ops.matrix_transpose(self),
+        "mH": lambda self: ops.conj(ops.matrix_transpose(self)),
+        "real": lambda self: ops.real(self),
+        "imag": lambda self: ops.imag(self),
+        "nbytes": lambda self: self.data.nbytes,
+        "grad_fn": lambda self: None if self.is_leaf else self.node,
+    }
+    for name, f in properties.items():
+        setattr(Tensor, name, property(f))
 
 
 _operators()

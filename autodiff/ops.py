@@ -1,8 +1,8 @@
 """The functions of the tensor namespace, under their Array API names, and the Tensor operators.
 
 Every function takes tensors and raw arrays alike: raw in, raw out. `sigmoid`, `softplus`,
-`logsumexp` and `vector_norm` are not in the standard: import them from here, they serve raw arrays
-and tensors of any backend.
+`logsumexp`, `vector_norm`, `angle` and `complex` are not in the standard: import them from here,
+they serve raw arrays and tensors of any backend.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from autodiff import (  # noqa: F401  the rules fill TABLE
     rules_array,
+    rules_complex,
     rules_conv,
     rules_decompositions,
     rules_elementwise,
@@ -24,7 +25,7 @@ from autodiff import (  # noqa: F401  the rules fill TABLE
 )
 from autodiff.primitive import TABLE
 from autodiff.rules_linalg import spell_out
-from autodiff.tensor import Tensor, backend_of, raw
+from autodiff.tensor import Tensor, backend_of, is_complex, raw
 
 _DIRECT = (
     *("add", "subtract", "multiply", "divide", "negative", "pow", "maximum", "minimum"),
@@ -33,6 +34,7 @@ _DIRECT = (
     *("tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "asinh", "acosh", "atanh", "hypot"),
     *("erfc", "gammaln", "log1mexp", "rsqrt"),
     *("sign", "floor", "ceil", "round", "trunc"),
+    *("real", "imag", "conj", "angle", "complex"),
 )
 globals().update({name: TABLE[name] for name in _DIRECT})
 add, multiply, divide, subtract = (TABLE[n] for n in ("add", "multiply", "divide", "subtract"))
@@ -91,10 +93,18 @@ def cumulative_prod(x, *, axis=None, dtype=None, include_initial=False):
 
 
 def var(x, *, axis=None, correction=0.0, keepdims=False):
-    d = x - mean(x, axis=axis, keepdims=True)
+    d = _squared_size(x - mean(x, axis=axis, keepdims=True))
     axes = rules_reduce.axes_of(_axis(axis), x.ndim)
     n = math.prod(x.shape[a] for a in axes)
-    return sum(d * d, axis=axis, keepdims=keepdims) / (n - correction)
+    return sum(d, axis=axis, keepdims=keepdims) / (n - correction)
+
+
+def _squared_size(x):
+    """x^2 of real numbers, |z|^2 of complex ones."""
+    if not is_complex(x):
+        return x * x
+    re, im = TABLE["real"](x), TABLE["imag"](x)
+    return re * re + im * im
 
 
 def std(x, *, axis=None, correction=0.0, keepdims=False):
@@ -103,7 +113,7 @@ def std(x, *, axis=None, correction=0.0, keepdims=False):
 
 def vector_norm(x, *, axis=None, keepdims=False):
     """Euclidean norm; its gradient at 0 is 0, a subgradient, not NaN."""
-    s = sum(x * x, axis=axis, keepdims=keepdims)
+    s = sum(_squared_size(x), axis=axis, keepdims=keepdims)
     zero = raw(s) == 0.0
     return where(zero, 0.0, sqrt(where(zero, 1.0, s)))
 
@@ -316,9 +326,11 @@ def asarray(x, *, dtype=None, copy=None, device=None):
     return backend_of(x).asarray(x, dtype=dtype)
 
 
+# Not in the standard's namespace: these are imported from here.
+_OURS = ("sigmoid", "softplus", "log1mexp", "rsqrt", "angle", "complex")
 NAMES = frozenset(
     (
-        *(n for n in _DIRECT if n not in ("sigmoid", "softplus", "log1mexp", "rsqrt")),
+        *(n for n in _DIRECT if n not in _OURS),
         *("sum", "mean", "prod", "max", "min", "cumulative_sum", "var", "std", "clip", "astype"),
         *("reshape", "expand_dims", "squeeze", "broadcast_to", "broadcast_arrays", "permute_dims"),
         *("moveaxis", "flip", "roll", "tril", "triu", "concat", "stack", "unstack", "repeat"),

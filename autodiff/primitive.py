@@ -28,7 +28,7 @@ from functools import partial
 from typing import Any
 
 from autodiff.tape import SPECIAL, STATE, Node, tick
-from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_real
+from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_complex, is_real
 
 KINDS = ("elementwise", "linear", "multilinear", "derived")
 
@@ -71,9 +71,11 @@ class Primitive:
         kind: str | None = None,
         jvp: Callable | None = None,
         labels: tuple[str, ...] = ("x", "y", "z"),
+        complex: bool = False,  # noqa: A002  whether the rule holds for complex numbers
     ):
         self.name, self.vjp, self.saves, self.kind, self.jvp = name, vjp, saves, kind, jvp
         self.labels = labels
+        self.complex = complex
         self._forward = forward
         self._bound: dict[Any, Callable] = {}
         self._plans: dict[tuple, tuple] = {}
@@ -133,7 +135,7 @@ class Primitive:
                 if backend is None:
                     backend = b
                 elif b is not backend:
-                    raise _mixed(self.name, raws)
+                    raise _mixed(self, raws)
         if backend is None:
             backend = backend_of(*raws)
         try:
@@ -143,16 +145,21 @@ class Primitive:
         out = f(*raws, **params)
         if not tensors:
             return out
+        if SPECIAL and STATE.watch is not None:
+            STATE.watch.made(self, raws, (out,))
         if tracked and SPECIAL and not STATE.grad:
             tracked = False
         if not (tracked or dual):
             return _tensor(out, None)
-        if not is_real(out):
-            refuse_complex(self.name, out)
-            return _tensor(out, None)
+        if not self.complex:
+            refuse_complex(self.name, *raws, out)
+        if not is_real(out) and not is_complex(out):
+            return _tensor(out, None)  # a cast to integers ends a gradient on purpose
         node = None
         if tracked:
             node = record(self, tuple(edges), raws, out, params)
+            if SPECIAL and STATE.watch is not None:
+                STATE.watch.recorded(node)
         if dual:
             from autodiff.forward import push
 
@@ -178,20 +185,21 @@ def record(prim: Any, edges: tuple, raws: list, out: Any, params: Any) -> Node:
     return node
 
 
-def refuse_complex(name: str, out: Any) -> None:
-    """A cast to integers ends a gradient on purpose; a complex result would only lose it."""
-    if backend_of(out).isdtype(out.dtype, "complex floating"):
-        raise TypeError(
-            f"{name}: an input requires grad and the result is {out.dtype}; gradients need real "
-            "floating dtypes throughout"
-        )
+def refuse_complex(name: str, *values: Any) -> None:
+    """TypeError when a value is complex: the rule of `name` holds for real numbers alone."""
+    for x in values:
+        if hasattr(x, "dtype") and is_complex(x):
+            raise TypeError(
+                f"{name}: got {x.dtype}, and its derivative is known for real numbers alone; "
+                "autodiff.rules_complex names what takes complex ones"
+            )
 
 
-def _mixed(name: str, raws: list) -> TypeError:
+def _mixed(prim: Primitive, raws: list) -> TypeError:
     try:
         backend_of(*raws)
     except TypeError as error:
-        return TypeError(f"{name}: {error}")
+        return TypeError(f"{prim.name}: {prim.label(len(raws) - 1, 99)}: {error}")
     raise AssertionError("unreachable: mixed backends were seen")
 
 
@@ -210,6 +218,11 @@ def cast(xp: Any, x: Any, dtype: Any) -> Any:
     return xp.astype(xp.asarray(x), dtype)
 
 
+def conjugated(xp: Any, x: Any) -> Any:
+    """`x` conjugated; a real `x` is its own."""
+    return xp.conj(x) if is_complex(x) else x
+
+
 def fit(xp: Any, g: Any, like: Node) -> Any:
     """`g` summed over the axes that broadcasting added or stretched, in the dtype of `like`."""
     shape = like.shape
@@ -223,6 +236,8 @@ def fit(xp: Any, g: Any, like: Node) -> Any:
         if lead:
             g = xp.reshape(g, shape)
     if g.dtype != like.dtype:
+        if is_complex(g) and not is_complex(like):
+            g = xp.real(g)
         g = cast(xp, g, like.dtype)
     return g
 

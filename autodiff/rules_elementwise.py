@@ -15,21 +15,29 @@ Where f has no derivative:
 
 from __future__ import annotations
 
+import cmath
 import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
 from autodiff.primitive import TABLE, Primitive, cast, fit, primitive
-from autodiff.tensor import raw
+from autodiff.tensor import complex_dtype, is_complex, raw
 
 
 def _safe(xp: Any, z: Any) -> Any:
     return xp.where(z == -math.inf, 0.0, z)
 
 
+def _abs_dx(xp: Any, g: Any, x: Any) -> Any:
+    if not is_complex(x):
+        return g * xp.sign(raw(x))
+    size = xp.abs(x)
+    return g * (xp.conj(x) / xp.where(size == 0.0, 1.0, size))
+
+
 def _pow_dx(xp: Any, g: Any, x: Any, y: Any) -> Any:
-    if isinstance(y, (int, float)):
+    if isinstance(y, (int, float, complex)):
         return g * 0.0 if y == 0 else g * (x ** (y - 1) * y)
     # Where 1 / x is finite nothing is masked: d/dy of y x^(y - 1) at y = 0 is 1 / x, and not 0.
     tiny = float(xp.finfo(x.dtype).smallest_normal)
@@ -38,8 +46,12 @@ def _pow_dx(xp: Any, g: Any, x: Any, y: Any) -> Any:
 
 
 def _pow_dy(xp: Any, g: Any, x: Any, y: Any, z: Any) -> Any:
-    if isinstance(x, (int, float)):
+    if isinstance(x, (int, float, complex)):
+        if isinstance(x, complex) or is_complex(z):
+            return g * 0.0 if x == 0 else g * z * cmath.log(x)
         return g * 0.0 if x == 0 else g * z * (math.log(x) if x > 0 else math.nan)
+    if is_complex(z) and not is_complex(x):
+        x = cast(xp, x, z.dtype)  # a negative base has a complex logarithm
     zero = x == 0.0
     return xp.where(zero, 0.0, g * z * xp.log(xp.where(zero, 1.0, x)))
 
@@ -72,7 +84,7 @@ UNARY: dict[str, Callable] = {
     "log1p": lambda xp, g, x: g / (x + 1.0),
     "sqrt": lambda xp, g, z: g / (z * 2.0),
     "square": lambda xp, g, x: g * (x * 2.0),
-    "abs": lambda xp, g, x: g * xp.sign(raw(x)),
+    "abs": _abs_dx,
     "sin": lambda xp, g, x: g * xp.cos(x),
     "cos": lambda xp, g, x: -(g * xp.sin(x)),
     "tanh": lambda xp, g, z: g * (1.0 - z * z),
@@ -158,12 +170,13 @@ def multiply(xp: Any, g: Any, node: Any) -> tuple:
     return None if ex is None else fit(xp, g * y, ex), None if ey is None else fit(xp, g * x, ey)
 
 
-@primitive("divide", ((1,), (0, 1)), kind="elementwise")
+@primitive("divide", ((1,), (1, 2)), kind="elementwise")
 def divide(xp: Any, g: Any, node: Any) -> tuple:
+    """g / y and -(g / y) z: with the quotient z kept, within Baur and Strassen's factor of 5."""
     ex, ey = node.edges
-    x, y = node.saved
-    q = g / y
-    return None if ex is None else fit(xp, q, ex), None if ey is None else fit(xp, -q * (x / y), ey)
+    q = g / node.saved[1]
+    gx = None if ex is None else fit(xp, q, ex)
+    return gx, None if ey is None else fit(xp, -(q * node.saved[2]), ey)
 
 
 @primitive("negative", ((),), kind="linear")
@@ -193,6 +206,12 @@ def _clip(xp: Any, g: Any, node: Any) -> tuple:
     return (g,)
 
 
-@primitive("astype", ((),), forward=cast, kind="linear")
+def _astype(xp: Any, x: Any, dtype: Any) -> Any:
+    if is_complex(x) and not complex_dtype(dtype):
+        raise TypeError(f"astype: {x.dtype} to {dtype} would drop the imaginary part; use real(x)")
+    return cast(xp, x, dtype)
+
+
+@primitive("astype", ((),), forward=_astype, kind="linear")
 def astype(xp: Any, g: Any, node: Any) -> tuple:
-    return (cast(xp, g, node.edges[0].dtype),)
+    return (fit(xp, g, node.edges[0]),)

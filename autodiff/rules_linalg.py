@@ -6,7 +6,7 @@ import math
 import string
 from typing import Any
 
-from autodiff.primitive import fit, primitive
+from autodiff.primitive import conjugated, fit, primitive
 
 
 @primitive("matmul", ((1,), (0,)), kind="multilinear")
@@ -48,8 +48,9 @@ def vecdot(xp: Any, g: Any, node: Any) -> tuple:
     ex, ey = node.edges
     x, y = node.saved
     g = xp.expand_dims(g, axis=node.params.get("axis", -1))
-    gx = None if ex is None else fit(xp, y * g, ex)
-    gy = None if ey is None else fit(xp, x * g, ey)
+    # The first argument is conjugated: Re(g conj(u) y) = Re(conj(g y) u).
+    gx = None if ex is None else fit(xp, conjugated(xp, y * g), ex)
+    gy = None if ey is None else fit(xp, conjugated(xp, x) * g, ey)
     return gx, gy
 
 

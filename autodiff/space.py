@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from autodiff import ops
-from autodiff.tensor import Tensor, backend_of, raw
+from autodiff.tensor import Tensor, backend_of, is_complex, raw
 
 # Truth values, places and constants: nothing to differentiate, so the result is a raw array.
 FLAT = frozenset(
@@ -43,7 +43,9 @@ class TensorNamespace:
             value = getattr(ops, key)
         else:
             value = getattr(self.backend, key)
-            if callable(value) and not isinstance(value, type):
+            if key == "sign":
+                value = _flat(value, _real_alone)
+            elif callable(value) and not isinstance(value, type):
                 value = _flat(value) if key in FLAT else _guarded(key, value)
         self.__dict__[key] = value
         return value
@@ -56,8 +58,15 @@ class TensorNamespace:
         return f"<tensor namespace of {self.backend!r}>"
 
 
-def _flat(f: Any) -> Any:
+def _real_alone(x: Any) -> None:
+    if isinstance(x, Tensor) and is_complex(x):
+        raise TypeError(f"sign: got {x.dtype}, where it is not flat; write x / abs(x)")
+
+
+def _flat(f: Any, check: Any = None) -> Any:
     def call(*args: Any, **options: Any) -> Any:
+        if check is not None:
+            check(*args)
         return f(*map(raw, args), **{k: raw(v) for k, v in options.items()})
 
     return call

@@ -61,6 +61,7 @@ def _nobody() -> None:
 class _State(threading.local):
     grad = True
     saver: Callable | None = None  # (node, saved) -> what the node keeps instead
+    watch: Any = None  # told of every operation, node and cotangent (see `debug`)
 
 
 STATE = _State()
@@ -69,7 +70,7 @@ SPECIAL: set[int] = set()
 
 
 def _settle() -> None:
-    if STATE.grad and STATE.saver is None:
+    if STATE.grad and STATE.saver is None and STATE.watch is None:
         SPECIAL.discard(get_ident())
     else:
         SPECIAL.add(get_ident())
@@ -113,6 +114,20 @@ def grad_enabled() -> bool:
 def saving(saver: Callable | None) -> _Mode:
     """Context: every node of this thread keeps ``saver(node, saved)`` in place of ``saved``."""
     return _Mode("saver", saver)
+
+
+def watching(watch: Any) -> _Mode:
+    """Context: operations and sweeps of this thread report to `watch`."""
+    return _Mode("watch", watch)
+
+
+TRACES: dict[int, str] = {}  # node seq -> where its forward was called, in debug mode
+
+
+def called_at(node: Node) -> str:
+    """The end of a message: where the forward was called, if that is known."""
+    where = TRACES.get(node.seq)
+    return "" if where is None else f"; its forward was called at\n{where}"
 
 
 # --- saved values that are not plainly there --------------------------------------------------
@@ -159,6 +174,7 @@ class _Writes:
                     f"backward of {node.prim.name}: its saved {node.prim.label(i, len(node.edges))}"
                     f" of shape {tuple(value.shape)} was changed in place after the forward pass "
                     f"(now at version {version}); write before the forward or after the backward"
+                    f"{called_at(node)}"
                 )
         for name, value in _options(node):
             stamp, version, _ = self.stamps.get(id(storage(value)), (0, 0, None))
@@ -167,6 +183,7 @@ class _Writes:
                     f"backward of {node.prim.name}: its option {name} of shape "
                     f"{tuple(value.shape)} was changed in place after the forward pass (now at "
                     f"version {version}); write before the forward or after the backward"
+                    f"{called_at(node)}"
                 )
 
 

@@ -48,6 +48,10 @@ class Tensor:
     def requires_grad(self) -> bool:
         return self.node is not None
 
+    @requires_grad.setter
+    def requires_grad(self, on: bool) -> None:
+        self.requires_grad_(on)
+
     @property
     def is_leaf(self) -> bool:
         """Whether gradients end here: a tensor of the user's, not the result of an operation."""
@@ -68,7 +72,6 @@ class Tensor:
     shape = property(attrgetter("data.shape"))
     dtype = property(attrgetter("data.dtype"))
     ndim = property(attrgetter("data.ndim"))
-    size = property(attrgetter("data.size"))
     device = property(attrgetter("data.device"))
 
     @property
@@ -85,7 +88,11 @@ class Tensor:
                 "requires_grad_: this tensor is the result of an operation; use detach()"
             )
         if on and self.node is None:
-            _need_real(self.data, "requires_grad")
+            if not is_real(self.data) and not is_complex(self.data):
+                raise TypeError(
+                    f"requires_grad: dtype {self.data.dtype} has no gradients; needs a floating "
+                    "dtype, real or complex"
+                )
             self.node = leaf(self.data, self)
             self._grad = self.grad
         elif not on:
@@ -197,7 +204,7 @@ def tensor(data: Any, requires_grad: bool = False) -> Tensor:
     data : array, number or nested list
         An array is not copied; a list or a number becomes a NumPy array.
     requires_grad : bool
-        Whether `backward` brings a gradient here; needs a real floating dtype.
+        Whether `backward` brings a gradient here; needs a floating dtype.
 
     Returns
     -------
@@ -243,7 +250,7 @@ _REAL: dict[tuple, bool] = {}
 
 
 def is_real(array: Any) -> bool:
-    """Whether an array's dtype is real floating, the only kind that gradients have."""
+    """Whether an array's dtype is real floating."""
     key = array.__class__, array.dtype
     try:
         return _REAL[key]
@@ -251,6 +258,14 @@ def is_real(array: Any) -> bool:
         return _REAL.setdefault(key, backend_of(array).isdtype(array.dtype, "real floating"))
 
 
-def _need_real(array: Any, name: str) -> None:
-    if not is_real(array):
-        raise TypeError(f"{name}: dtype {array.dtype} has no gradients; needs a real floating one")
+def is_complex(x: Any) -> bool:
+    """Whether an array, a tensor or a node has complex values."""
+    return complex_dtype(x.dtype)
+
+
+def complex_dtype(dtype: Any) -> bool:
+    """Whether a dtype of any backend is complex."""
+    try:
+        return dtype.kind == "c"
+    except AttributeError:
+        return "complex" in str(dtype)

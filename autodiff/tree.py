@@ -8,9 +8,13 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any, NamedTuple
 
-__all__ = ["TreeDef", "tree_flatten", "tree_map", "tree_paths", "tree_unflatten"]
+__all__ = [
+    *("TreeDef", "tree_flatten", "tree_leaves", "tree_map", "tree_paths", "tree_reduce"),
+    *("tree_structure", "tree_unflatten"),
+]
 
 
 class TreeDef(NamedTuple):
@@ -129,6 +133,27 @@ def _map(f: Callable, trees: tuple, path: str) -> Any:
     rows = [dict(zip(i[1], i[2], strict=True)) for i in inner]
     children = [_map(f, tuple(r[k] for r in rows), f"{path}[{k!r}]") for k in keys]
     return _close(kind, keys, children)
+
+
+def tree_leaves(tree: Any) -> list:
+    """The leaves from left to right."""
+    return tree_flatten(tree)[0]
+
+
+def tree_structure(tree: Any) -> TreeDef:
+    """The shape of a tree, without its leaves."""
+    return tree_flatten(tree)[1]
+
+
+def tree_reduce(f: Callable, tree: Any, *initial: Any) -> Any:
+    """The leaves joined by `f` from the left, after `initial` if it is given.
+
+    Examples
+    --------
+    >>> tree_reduce(lambda a, b: a + b, {"w": 1, "b": [2, 3]}, 10)
+    16
+    """
+    return reduce(f, tree_leaves(tree), *initial)
 
 
 def tree_paths(tree: Any) -> list[str]:

@@ -298,6 +298,11 @@ SAMPLES = {
     "vecdot": _vecdot,
     "einsum": _einsum,
     **MORE,
+    "conj": _one(),
+    "real": _one(),
+    "imag": _one(),
+    "angle": _one("nonzero"),
+    "complex": _pair("real", "real"),
 }
 
 # Functions that NumPy evaluates on complex arrays as the analytic continuation.

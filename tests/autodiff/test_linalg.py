@@ -331,6 +331,6 @@ def test_three_derivatives_of_log_det_nested_both_ways(name):
         "forward": (along(f), along(along(f)), along(along(along(f)))),
         "mixed": (grad(f), along(grad(f)), grad(along(grad(f)))),
     }
-    for way, derivatives in ways.items():
+    for derivatives in ways.values():
         for k, g in enumerate(derivatives):
             near(g(0.0), want[k], 1e-9)

@@ -159,15 +159,25 @@ def test_many_consumers_of_one_value():
     assert np.array_equal(x.grad, np.full(3, 2.0 * (1 + sum(range(50)))))
 
 
-def test_a_chain_longer_than_the_stack():
-    depth = 20 * sys.getrecursionlimit()
+@pytest.mark.parametrize("step", [lambda y: y + 1.0, lambda y: y * 1.0])
+def test_a_chain_longer_than_the_stack(step):
+    """The sweep of 10^5 nodes does not recurse, nor does their end, which needs no collector."""
+    depth = 100_000
+    assert depth > 20 * sys.getrecursionlimit()
     x = tensor(np.ones(2), True)
-    y = x
-    for _ in range(depth):
-        y = y + 1.0
-    y.sum().backward()
-    assert np.array_equal(x.grad, np.ones(2))
-    del y
+    gc.disable()
+    try:
+        y, refs = x, []
+        for k in range(depth):
+            y = step(y)
+            if k % 1000 == 0:
+                refs.append(weakref.ref(y.node))
+        y.sum().backward()
+        assert np.array_equal(x.grad, np.ones(2))
+        del y
+        assert all(r() is None for r in refs)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("n", [1, 5, 30])
