@@ -7,7 +7,7 @@ function has no derivative; `whole` draws small integers, on which float64 sums 
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from tests.autodiff.samples_more import MORE, MORE_ANALYTIC
@@ -328,3 +328,9 @@ def draws(draw, whole=False, max_dims=3):
 def examples(n):
     """n examples at every commit, twenty times as many in a deep run."""
     return settings(max_examples=n if settings.default.max_examples <= 100 else 20 * n)
+
+
+def unshrunk(check, monkeypatch):
+    """Let a hypothesis test end at the first failure it finds: a mutant's smallest case is of no use."""
+    if (found := getattr(check, "_hypothesis_internal_use_settings", None)) is not None:
+        monkeypatch.setattr(check, "_hypothesis_internal_use_settings", settings(found, phases=(Phase.generate,)))

@@ -12,7 +12,7 @@ from autodiff.primitive import TABLE, fit
 from autodiff.tensor import raw
 from tests.autodiff import laws, test_checkpoint, test_programs, test_tensor, test_transforms
 from tests.autodiff.mutants_more import JVP_MUTANTS, MORE_MUTANTS
-from tests.autodiff.samples import Draw
+from tests.autodiff.samples import Draw, unshrunk
 
 
 def first(rule):
@@ -275,6 +275,7 @@ ENGINE = [
 @pytest.mark.parametrize("breaks, check", [m[1:] for m in ENGINE], ids=[m[0] for m in ENGINE])
 def test_a_wrong_engine_is_caught(breaks, check, monkeypatch):
     check()
+    unshrunk(check, monkeypatch)
     breaks(monkeypatch)
     with pytest.raises(BaseException) as caught:  # noqa: PT011  a law may fail in its own way
         check()

@@ -9,6 +9,7 @@ from autodiff import forward, grad, jacfwd, jacrev, jvp, namespace, vjp
 from autodiff.transforms import between, curvature, directional, evaluation, jacobians, reverse
 from tests.autodiff import test_jacobians as jac
 from tests.autodiff import test_transform_hygiene as hygiene
+from tests.autodiff.samples import unshrunk
 
 
 class _Sticky(set):
@@ -94,6 +95,7 @@ MUTANTS = [
 @pytest.mark.parametrize("breaks, check", [m[1:] for m in MUTANTS], ids=[m[0] for m in MUTANTS])
 def test_a_wrong_transform_is_caught(breaks, check, monkeypatch):
     check()
+    unshrunk(check, monkeypatch)
     breaks(monkeypatch)
     with pytest.raises(BaseException) as caught:  # noqa: PT011  a law may fail in its own way
         check()
