@@ -3,7 +3,8 @@
     from autodiff import linalg          or, where all are tensors or all arrays, xp.linalg
 
 The edges (singular matrices, repeated eigenvalues) stand in `rules_solve` and
-`rules_decompositions`. `eigh` and `cholesky` read the symmetric part of x.
+`rules_decompositions`. `eigh` and `cholesky` read the symmetric part of x; the signs of the vectors
+of `eigh` and `svd` are fixed, where a backend's own `linalg` keeps LAPACK's.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class SlogdetResult(NamedTuple):
 
 
 def eigh(x):
-    """Eigenvalues, ascending, and eigenvectors as columns."""
+    """Eigenvalues, ascending, and eigenvectors as columns, the largest entry of each positive."""
     z = TABLE["eigh"](x)
     return EighResult(z[..., 0, :], z[..., 1:, :])
 
