@@ -18,6 +18,7 @@ from autodiff.tensor import backend_of, raw
 
 cholesky, inv, det, solve = (TABLE[n] for n in ("cholesky", "inv", "det", "solve"))
 matmul, matrix_transpose = TABLE["matmul"], TABLE["matrix_transpose"]
+solve_triangular, outer, vecdot = ops.solve_triangular, ops.outer, ops.vecdot
 
 
 class EighResult(NamedTuple):
@@ -97,14 +98,6 @@ def diagonal(x, *, offset=0):
 
 def trace(x, *, offset=0):
     return ops.sum(diagonal(x, offset=offset), axis=-1)
-
-
-def outer(x, y):
-    return ops.outer(x, y)
-
-
-def vecdot(x, y, *, axis=-1):
-    return ops.vecdot(x, y, axis=axis)
 
 
 def vector_norm(x, *, axis=None, keepdims=False, ord=2):  # noqa: A002

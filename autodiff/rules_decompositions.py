@@ -24,7 +24,8 @@ f(w), and have slopes that differ by f'(w).
        it gets the u v^T of the null vectors that came (nuclear norm: a subgradient).
   E26  qr of a matrix without full rank: R is singular; ValueError where it is so exactly.
   E27  eigh and svd, second derivatives at repeated values: they go through the vectors and are
-       NaN, also for trace f(x).
+       NaN, also for trace f(x). Only a loss whose first slope in such a vector is exactly 0 at the
+       point has that vector left out of its second.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def test_triangular_systems_leave_the_other_triangle_alone():
     v = RNG.standard_normal((5, 2))
     for upper, part in ((True, np.triu), (False, np.tril)):
         half = part(A)
-        ga, gb = vjp(lambda a, b, u=upper: linalg.ops.solve_triangular(a, b, upper=u), A, b)[1](v)
+        ga, gb = vjp(lambda a, b, u=upper: linalg.solve_triangular(a, b, upper=u), A, b)[1](v)
         near(gb, np.linalg.solve(half.T, v))
         near(ga, part(-np.linalg.solve(half.T, v) @ np.linalg.solve(half, b).T))
 
@@ -255,7 +255,7 @@ REFUSED = {
     "solve": (lambda: linalg.solve(SINGULAR, np.ones(3)), "solve: matrices of shape (2, 3, 3) and (3,): needed"),
     "cholesky": (lambda: linalg.cholesky(-np.eye(2)), "cholesky: matrices of shape (2, 2): needed positive"),
     "solve_triangular": (
-        lambda: linalg.ops.solve_triangular(np.zeros((2, 2)), np.ones((2, 1))),
+        lambda: linalg.solve_triangular(np.zeros((2, 2)), np.ones((2, 1))),
         "solve_triangular: a of shape (2, 2) has 0 on its diagonal",
     ),
     "logabsdet": (
