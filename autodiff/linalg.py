@@ -3,7 +3,8 @@
     from autodiff import linalg          or, where all are tensors or all arrays, xp.linalg
 
 The edges (singular matrices, repeated eigenvalues) stand in `rules_solve` and
-`rules_decompositions`. `eigh` and `cholesky` read the symmetric part of x.
+`rules_decompositions`. `eigh` and `cholesky` read the symmetric part of x; the signs of the vectors
+of `eigh` and `svd` are fixed, where a backend's own `linalg` keeps LAPACK's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from autodiff.tensor import backend_of, raw
 
 cholesky, inv, det, solve = (TABLE[n] for n in ("cholesky", "inv", "det", "solve"))
 matmul, matrix_transpose = TABLE["matmul"], TABLE["matrix_transpose"]
+solve_triangular, outer, vecdot = ops.solve_triangular, ops.outer, ops.vecdot
 
 
 class EighResult(NamedTuple):
@@ -41,7 +43,7 @@ class SlogdetResult(NamedTuple):
 
 
 def eigh(x):
-    """Eigenvalues, ascending, and eigenvectors as columns."""
+    """Eigenvalues, ascending, and eigenvectors as columns, the largest entry of each positive."""
     z = TABLE["eigh"](x)
     return EighResult(z[..., 0, :], z[..., 1:, :])
 
@@ -96,14 +98,6 @@ def diagonal(x, *, offset=0):
 
 def trace(x, *, offset=0):
     return ops.sum(diagonal(x, offset=offset), axis=-1)
-
-
-def outer(x, y):
-    return ops.outer(x, y)
-
-
-def vecdot(x, y, *, axis=-1):
-    return ops.vecdot(x, y, axis=axis)
 
 
 def vector_norm(x, *, axis=None, keepdims=False, ord=2):  # noqa: A002

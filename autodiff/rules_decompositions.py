@@ -7,7 +7,9 @@ what belongs to pair j. `autodiff.linalg` takes them apart.
     svd    [*B m+1+n k]   U, s, V           x [m n] = U diag(s) V^T, k = min(m, n)
     qr     [*B m+n k]     Q, R^T            x [m n] = Q R
 
-Vectors have a free sign (for qr too: the library's own is kept), and repeated values a free basis.
+Vectors have a free sign. Here the largest entry of each column of V (svd: of U, and V follows) is
+positive, so that values do not depend on a LAPACK's choice; qr keeps the library's. Repeated values
+have a free basis besides.
 Write P = V^T dX V. The slope of the vectors is V (P_ij / (w_j - w_i)): where two values are equal
 up to rounding, what the loss does with their vectors decides, and the rule cannot know it. The
 losses trace(C V V^T) and trace(C V f(w) V^T) hand the same numbers to the rule, up to the factor
@@ -22,7 +24,8 @@ f(w), and have slopes that differ by f'(w).
        it gets the u v^T of the null vectors that came (nuclear norm: a subgradient).
   E26  qr of a matrix without full rank: R is singular; ValueError where it is so exactly.
   E27  eigh and svd, second derivatives at repeated values: they go through the vectors and are
-       NaN, also for trace f(x).
+       NaN, also for trace f(x). Only a loss whose first slope in such a vector is exactly 0 at the
+       point has that vector left out of its second.
 """
 
 from __future__ import annotations
@@ -74,7 +77,15 @@ def _looked(*ms: Any) -> Any:
 @in_float32
 def eigh(xp: Any, x: Any) -> Any:
     w, v = xp.linalg.eigh(symmetric(x))
-    return xp.concat([w[..., None, :], v], axis=-2)
+    return xp.concat([w[..., None, :], v * _signs(xp, v)], axis=-2)
+
+
+def _signs(xp: Any, v: Any) -> Any:
+    """-1 for the columns whose largest entry is negative."""
+    if 0 in v.shape:
+        return 1.0
+    largest = xp.argmax(xp.abs(v), axis=-2, keepdims=True)
+    return xp.where(xp.take_along_axis(v, largest, axis=-2) < 0.0, -xp.ones_like(v[..., :1, :]), 1.0)
 
 
 def _eigh_jvp(xp: Any, tangents: list, node: Any) -> Any:
@@ -103,7 +114,8 @@ def _eigh(xp: Any, g: Any, node: Any) -> tuple:
 @in_float32
 def svd(xp: Any, x: Any) -> Any:
     u, s, vt = xp.linalg.svd(x, full_matrices=False)
-    return xp.concat([u, s[..., None, :], turned(vt)], axis=-2)
+    signs = _signs(xp, u)
+    return xp.concat([u * signs, s[..., None, :], turned(vt) * signs], axis=-2)
 
 
 def _svd_parts(z: Any, m: int) -> tuple:
