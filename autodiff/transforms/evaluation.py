@@ -173,7 +173,7 @@ def outside(values: list, inside: dict, floor: int) -> tuple[bool, bool]:
         edges = [e for e in node.edges if e is not None]
         if isinstance(node.saved, Lifted):
             forward = True
-            edges += [n for v in node.saved.kept for n in nodes(v)]
+            edges += [n for v in node.saved.reach() for n in nodes(v)]
         for edge in edges:
             if edge.seq not in seen and edge.seq not in inside:
                 seen.add(edge.seq)

@@ -335,6 +335,7 @@ def test_the_gradient_is_steepest_ascent_and_descent_needs_no_conjugate():
     # JAX and HIPS: the conjugate, dL/dx - i dL/dy
     x, y = grad(lambda x, y: size(np_ops.complex(x, y)), (0, 1))(Z.real, Z.imag)
     assert np.allclose(np.conj(grad(size)(Z)), x - 1j * y, rtol=1e-15)
+    assert complex(tensor(Z[0])) == Z[0] and tensor(Z).is_complex()
     z = tensor(Z.copy(), requires_grad=True)
     for _ in range(60):
         size(z).backward()
