@@ -76,8 +76,7 @@ def unpack(node: Node, tangents: bool = True) -> tuple:
                 "backward; pass retain_graph=True to that one to go through the graph twice"
                 f"{called_at(node)}"
             )
-        fetch = saved.values if tangents else getattr(saved, "plain", saved.values)
-        saved = fetch(node)
+        saved = saved.values(node) if tangents else saved.without_tangents(node)
     if node.seq < WRITES.last:
         WRITES.check(node, tuple(map(raw, saved)))
     return saved

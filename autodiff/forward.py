@@ -97,7 +97,7 @@ class Relifted(Lifted):
         self.prim, self.args, self.params, self.levels = prim, args, params, levels
         self.kept = (*kept[: len(args)], raw(kept[len(args)]))
 
-    def plain(self, node: Node) -> tuple:
+    def without_tangents(self, node: Node) -> tuple:
         return self.kept
 
     def values(self, node: Node) -> tuple:
