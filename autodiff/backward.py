@@ -66,8 +66,8 @@ def select(main: Node, index: int, count: int, out: Any) -> Node:
 # --- saved values -----------------------------------------------------------------------------
 
 
-def unpack(node: Node) -> tuple:
-    """Saved values, tangents included; raises when they were freed, or written in place since."""
+def unpack(node: Node, tangents: bool = True) -> tuple:
+    """Saved values; raises when they were freed, or written in place since."""
     saved = node.saved
     if saved.__class__ is not tuple:
         if saved is None:
@@ -76,7 +76,7 @@ def unpack(node: Node) -> tuple:
                 "backward; pass retain_graph=True to that one to go through the graph twice"
                 f"{called_at(node)}"
             )
-        saved = saved.values(node)
+        saved = saved.values(node) if tangents else saved.without_tangents(node)
     if node.seq < WRITES.last:
         WRITES.check(node, tuple(map(raw, saved)))
     return saved
@@ -85,7 +85,7 @@ def unpack(node: Node) -> tuple:
 def _plain(node: Node) -> Node:
     """`node` with its saved values as raw arrays."""
     view = _view(node)
-    view.saved = tuple(map(raw, unpack(node)))
+    view.saved = tuple(map(raw, unpack(node, False)))
     return view
 
 

@@ -219,17 +219,18 @@ class _Rule(_Form):
     """One call of a `custom_vjp`."""
 
     def __init__(self, owner: custom_vjp, shape: Any):
-        super().__init__(owner.name, (), self._run, self._pull, None, False)
+        # forward and pull are methods: as attributes they would hold this object in a cycle.
+        self.name, self.labels, self.composite, self.differentiable = owner.name, (), None, False
         self.owner, self.shape = owner, shape
         self.out_shape = self.kept_shape = None
 
-    def _run(self, *flat: Any) -> tuple:
+    def forward(self, *flat: Any) -> tuple:
         out, kept = self.owner.fwd(*tree_unflatten(self.shape, flat))
         leaves, self.out_shape = tree_flatten(out)
         extra, self.kept_shape = tree_flatten(kept)
         return tuple(leaves), tuple(extra)
 
-    def _pull(self, g: tuple, out: tuple, extra: tuple, needs: tuple, *flat: Any) -> tuple:
+    def pull(self, g: tuple, out: tuple, extra: tuple, needs: tuple, *flat: Any) -> tuple:
         return self._cotangents(tree_unflatten(self.kept_shape, extra), g, out, flat)
 
     def _through_composite(self, g: Any, node: Node) -> tuple:

@@ -78,8 +78,38 @@ class Lifted(Held):
     def values(self, node: Node) -> tuple:
         return self.kept
 
+    def reach(self) -> tuple:
+        """What leads on from here besides the edges of the node."""
+        return self.kept
+
     def arrays(self) -> list:
         return [raw(v) for v in self.kept if hasattr(v, "shape")]
+
+
+class Relifted(Lifted):
+    """Saved values with the output among them, whose tangents are on the tape.
+
+    Those tangents are made of the output, so their nodes lead back to the node that would hold
+    them: a cycle. They are made again from the arguments when they are asked for.
+    """
+
+    def __init__(self, prim: Any, args: tuple, params: dict, kept: tuple, levels: list[int]):
+        self.prim, self.args, self.params, self.levels = prim, args, params, levels
+        self.kept = (*kept[: len(args)], raw(kept[len(args)]))
+
+    def without_tangents(self, node: Node) -> tuple:
+        return self.kept
+
+    def values(self, node: Node) -> tuple:
+        out = Dual()
+        out.data, out.node, out.tangents = self.kept[-1], node, {}
+        live = [k for k in self.levels if k in LIVE]
+        with enable_grad():
+            _differentiate(self.prim, self.args, self.params, out, live)
+        return (*self.kept[:-1], dual(out.data, None, out.tangents))
+
+    def reach(self) -> tuple:
+        return (*self.kept, *self.args)
 
 
 def dual(data: Any, node: Node | None, tangents: dict[int, Any]) -> Tensor:
@@ -117,10 +147,7 @@ def push(prim: Any, args: tuple, params: dict, data: Any, node: Node | None) -> 
     out.data = data
     out.node = node
     out.tangents = {}
-    for level in levels:
-        tangents = [a.tangents.get(level) if a.__class__ is Dual else None for a in args]
-        values = [below(a, level) for a in args]
-        out.tangents[level] = _tangent(prim, values, tangents, params, below(out, level), data)
+    _differentiate(prim, args, params, out, levels)
     if node is not None:
         if levels:
             needs = tuple([e is not None for e in node.edges])
@@ -130,9 +157,27 @@ def push(prim: Any, args: tuple, params: dict, data: Any, node: Node | None) -> 
             kept = node.saved
         if SPECIAL and STATE.saver is not None:
             node.saved = STATE.saver(node, kept)
+        elif len(kept) > len(args) and _taped(kept[len(args)]):
+            node.saved = Relifted(prim, args, params, kept, levels)
         elif any(isinstance(v, Tensor) for v in kept):
             node.saved = Lifted(kept)
     return out if levels else _tensor(data, node)
+
+
+def _differentiate(prim: Any, args: tuple, params: dict, out: Dual, levels: list[int]) -> None:
+    """Fill in the tangents of `out`, from the lowest level up."""
+    for level in levels:
+        tangents = [a.tangents.get(level) if a.__class__ is Dual else None for a in args]
+        values = [below(a, level) for a in args]
+        lower = below(out, level)
+        out.tangents[level] = _tangent(prim, values, tangents, params, lower, out.data)
+
+
+def _taped(x: Any) -> bool:
+    """Whether a value, or a tangent of it, is on the tape."""
+    if x.__class__ is Dual and any(map(_taped, x.tangents.values())):
+        return True
+    return isinstance(x, Tensor) and x.node is not None
 
 
 def _tangent(

@@ -172,6 +172,7 @@ def _methods() -> None:
         setattr(Tensor, name, method)
     for python in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Tensor, python, getattr(Tensor, f"__{python}__"))
+    Tensor.__complex__ = lambda self: complex(self.data)
     Tensor.astype = lambda self, dtype: ops.astype(self, dtype)
     properties = {
         "size": size_of,

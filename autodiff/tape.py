@@ -140,6 +140,10 @@ class Held:
         """What the node saved; forward-mode tangents, where there were any, still attached."""
         raise NotImplementedError
 
+    def without_tangents(self, node: Node) -> tuple:
+        """The same for a sweep over raw arrays, where tangents would be dropped."""
+        return self.values(node)
+
     def arrays(self) -> list:
         """Arrays that this object keeps alive."""
         return []

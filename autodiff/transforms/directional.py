@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from autodiff.backward import checked
 from autodiff.forward import LIVE, dual, new_level
 from autodiff.tape import tick
 from autodiff.tensor import Dual, Tensor, backend_of, raw
-from autodiff.transforms.evaluation import Evaluation, leaves_of, matched, pair, settled
+from autodiff.transforms.evaluation import Evaluation, fitting, leaves_of, pair, settled
 from autodiff.transforms.reverse import vjp
-from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
+from autodiff.tree import tree_flatten, tree_map, tree_unflatten
 
 
 def jvp(f: Callable, primals: tuple, tangents: tuple, has_aux: bool = False) -> tuple:
@@ -48,8 +47,7 @@ def jvp(f: Callable, primals: tuple, tangents: tuple, has_aux: bool = False) -> 
     primals, tangents = tuple(primals), tuple(tangents)
     flat, shape = leaves_of(primals, "jvp: primals")
     said = f"jvp: primals has {len(flat)} leaves, tangents {{}}; needs the same tree"
-    rows = zip(matched(tangents, primals, said), flat, tree_paths(primals), strict=True)
-    directions = [checked(t, raw(x), f"jvp: tangents{path}") for t, x, path in rows]
+    directions = fitting(tangents, primals, flat, "jvp: tangents", said)
     return push(f, flat, shape, directions, has_aux)
 
 
@@ -124,8 +122,7 @@ def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
 
     def along(*tangents: Any) -> Any:
         said = f"linearize: {{}} tangents for {len(run.leaves)} leaves; needs the primals' tree"
-        rows = zip(matched(tangents, primals, said), run.leaves, tree_paths(primals), strict=True)
-        flat = [checked(t, x, f"linearize: tangents{path}") for t, (_, x), path in rows]
+        flat = fitting(tangents, primals, [x for _, x in run.leaves], "linearize: tangents", said)
         return tree_unflatten(run.shape, dual_run.pull(flat, free=False))
 
     return run.value(), along

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff.backward import sweep
+from autodiff.backward import checked, sweep
 from autodiff.forward import LIVE, Lifted, dual
 from autodiff.primitive import identity
 from autodiff.space import space_of
@@ -75,8 +75,12 @@ def numeric(x: Any, name: str) -> Any:
 def leaves_of(tree: Any, name: str) -> tuple[list, Any]:
     """Leaves of a differentiated argument, each `numeric`, and the shape of its tree."""
     flat, shape = tree_flatten(tree)
-    pairs = zip(flat, tree_paths(tree), strict=True)
-    return [numeric(x, f"{name}{path}") for x, path in pairs], shape
+    try:
+        return [numeric(x, name) for x in flat], shape
+    except TypeError:
+        for x, path in zip(flat, tree_paths(tree), strict=True):
+            numeric(x, f"{name}{path}")  # raises where the first did, and names the leaf
+        raise
 
 
 def matched(tree: Any, like: Any, said: str) -> list:
@@ -88,6 +92,17 @@ def matched(tree: Any, like: Any, said: str) -> list:
         return tree_flatten(tree_map(lambda _, leaf: leaf, like, tree))[0]
     except ValueError as error:
         raise ValueError(f"{said.format(len(leaves))} ({error})") from None
+
+
+def fitting(given: Any, like: Any, flat: list, name: str, said: str) -> list:
+    """Leaves of `given`, each `checked` against that of the tree `like`, whose leaves are `flat`."""
+    leaves = matched(given, like, said)
+    try:
+        return [checked(g, raw(x), name) for g, x in zip(leaves, flat, strict=True)]
+    except (TypeError, ValueError):
+        for g, x, path in zip(leaves, flat, tree_paths(like), strict=True):
+            checked(g, raw(x), f"{name}{path}")
+        raise
 
 
 def pair(name: str, out: Any) -> tuple:
@@ -158,7 +173,7 @@ def outside(values: list, inside: dict, floor: int) -> tuple[bool, bool]:
         edges = [e for e in node.edges if e is not None]
         if isinstance(node.saved, Lifted):
             forward = True
-            edges += [n for v in node.saved.kept for n in nodes(v)]
+            edges += [n for v in node.saved.reach() for n in nodes(v)]
         for edge in edges:
             if edge.seq not in seen and edge.seq not in inside:
                 seen.add(edge.seq)

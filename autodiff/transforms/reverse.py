@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from autodiff.backward import checked
 from autodiff.tensor import backend_of, is_complex, raw
-from autodiff.transforms.evaluation import Evaluation, conjugate, matched, places
-from autodiff.tree import tree_paths, tree_unflatten
+from autodiff.transforms.evaluation import Evaluation, conjugate, fitting, places
+from autodiff.tree import tree_unflatten
 
 
 def _scalar(name: str, flat: list, holomorphic: bool) -> Any:
@@ -140,10 +139,8 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False) -> tuple:
 
     def pullback(g: Any) -> tuple:
         like = tree_unflatten(run.shape, run.flat)
-        flat = matched(g, like, "pullback: g has {} leaves, needed the tree of the output")
-        rows = zip(flat, run.flat, tree_paths(like), strict=True)
-        flat = [checked(x, raw(o), f"pullback: g{path}") for x, o, path in rows]
-        return tuple(run.pull(flat, free=False))
+        said = "pullback: g has {} leaves, needed the tree of the output"
+        return tuple(run.pull(fitting(g, like, run.flat, "pullback: g", said), free=False))
 
     return (run.value(), pullback, run.aux) if has_aux else (run.value(), pullback)
 

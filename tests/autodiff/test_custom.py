@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,21 @@ def test_it_is_the_function_and_its_derivatives_of_any_order():
     assert np.array_equal(grad(lambda x: checkpoint(f, x))(X), grad(f)(X))
     with debug():
         assert np.array_equal(grad(f)(X), grad(plain)(X))
+
+
+def test_nothing_waits_for_the_collector():
+    def work():
+        x = leaf()
+        (sine(x * x) + ONCE(x, x)).sum().backward(create_graph=True)
+
+    work()
+    gc.collect()
+    gc.disable()
+    try:
+        work()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_second_derivative_is_that_of_bwd():

@@ -228,6 +228,27 @@ def test_taylor_remainder_is_third_order_with_the_hessian():
     assert linear[0] / linear[1] == pytest.approx(4, rel=1e-2)
 
 
+@given(programs())
+@examples(15)
+def test_taylor_remainder_of_compositions(program):
+    steps, seed = program
+    rng = np.random.default_rng(seed)
+    x, y, u, w = rng.uniform(-1, 1, (4, 3, 3))
+    f = lambda t: run(steps, x + t * u, y + t * w)  # noqa: E731
+    g = grad(lambda x, y: run(steps, x, y), (0, 1))(x, y)
+    h = hvp(lambda x, y: run(steps, x, y), (x, y), (u, w))
+    first = (g[0] * u).sum() + (g[1] * w).sum()
+    second = (h[0] * u).sum() + (h[1] * w).sum()
+    size = 1 + abs(f(0.0)) + abs(first) + abs(second)
+    for order, model in ((2, 0.0), (3, second)):
+        # Both signs: on one side two orders may cancel. Eight halvings, and slack for the next order.
+        rests = [
+            max(abs(f(s * t) - f(0.0) - s * t * first - t * t / 2 * model) for s in (1, -1))
+            for t in (2.0**-3, 2.0**-7)
+        ]
+        assert rests[1] <= rests[0] * 2.0 ** (-4 * order + 3) + 1e-13 * size, order
+
+
 HOMOGENEOUS = {
     1: lambda xp, x: xp.sqrt(xp.sum(x * x)),
     0: lambda xp, x: xp.sum(x[1:] / x[:-1]),

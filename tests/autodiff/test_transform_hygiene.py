@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import threading
 
@@ -133,6 +134,24 @@ def test_a_checkpoint_inside_changes_nothing(name):
     for a, b, c in zip(*(tree_flatten(t)[0] for t in (plain, kept, nested)), strict=True):
         assert np.allclose(a, b, rtol=1e-14, atol=1e-15) and np.allclose(a, c, rtol=1e-13, atol=1e-14)
     assert np.array_equal(grad(energy)(X), grad(lambda x: checkpoint(energy, x))(X))
+
+
+@each
+def test_nothing_waits_for_the_collector(name):
+    def work():
+        TRANSFORMS[name](energy)(X, U)
+        w = tensor(X.copy(), requires_grad=True)
+        leaves = tree_flatten(TRANSFORMS[name](lambda x: energy(x * w))(X, U))[0]
+        namespace(leaves[0]).sum(leaves[0]).backward()
+
+    work()
+    gc.collect()
+    gc.disable()
+    try:
+        work()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @each
