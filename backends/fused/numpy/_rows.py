@@ -25,6 +25,14 @@ def count_blocks(rows, width):
     return -(-rows // step)
 
 
+def rows_of(x):
+    """x[*B d] as [n d]; d may be 0."""
+    count = 1
+    for n in x.shape[:-1]:
+        count *= n
+    return x.reshape(count, x.shape[-1])
+
+
 def column_sums(x):
     """Sum over the rows of x[n d], by a GEMV."""
     return np.ones(len(x), x.dtype) @ x
