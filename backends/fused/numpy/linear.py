@@ -3,8 +3,6 @@
     y = x W^T + b            dx = g W,   dW = g^T x,   db = sum over rows of g
 """
 
-import numpy as np
-
 from backends.fused.numpy._rows import column_sums, floats, rows_of
 
 __all__ = ["forward", "supports", "vjp"]
