@@ -14,7 +14,7 @@ from contextlib import ContextDecorator
 from functools import wraps
 from typing import Any, NamedTuple
 
-from autodiff.backward import select
+from autodiff.saved import select
 from autodiff.space import TensorNamespace
 from autodiff.tape import SPECIAL, STATE, Node, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_real, raw

@@ -4,7 +4,7 @@ import numpy as np
 
 from backends.threads import run_tiles
 
-_BLOCK = 32 * 1024  # elements of a block: 128 kB of float32, so a few of them share a cache
+_BLOCK = 64 * 1024  # elements of a block: 256 kB of float32, so a few of them share a cache
 
 
 def by_blocks(fn, rows, width):
