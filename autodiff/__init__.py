@@ -7,13 +7,15 @@ no tape) and tensors. ``.backward()`` reads as in PyTorch; `grad`, `vjp`, `jvp` 
 """
 
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
-from autodiff.checkpoint import checkpoint, checkpoint_sequential, saved_bytes
+from autodiff.checkpoint import checkpoint
 from autodiff.forms import custom, forms, fusable
 from autodiff.hooks import (
     register_hook,
     register_post_accumulate_grad_hook,
     saved_tensors_hooks,
 )
+from autodiff.saved import saved_bytes
+from autodiff.sequential import checkpoint_sequential
 from autodiff.space import namespace
 from autodiff.tape import enable_grad, grad_enabled, no_grad
 from autodiff.tensor import Tensor, is_tensor, raw, tensor

@@ -11,7 +11,7 @@ from typing import Any
 from numpy import ndarray
 
 from autodiff.primitive import SCALARS
-from autodiff.tape import WRITES, Node, tick
+from autodiff.tape import WRITES, Held, Node, storage, tick
 from autodiff.tensor import Dual, Tensor, raw
 
 
@@ -113,3 +113,26 @@ def _live(value: Dual, edge: Node | None) -> Tensor:
     from autodiff.forward import live
 
     return live(value, edge)
+
+
+def saved_bytes(*outs: Tensor) -> int:
+    """Bytes of the arrays that the tape of these tensors keeps for a backward, each once.
+
+    Memory shared by views is counted once, in full.
+    """
+    stack = [t.node for t in outs if t.node is not None]
+    seen = {n.seq for n in stack}
+    stores: dict[int, Any] = {}
+    while stack:
+        node = stack.pop()
+        saved = node.saved
+        held = saved.arrays() if isinstance(saved, Held) else (saved or ())
+        for value in held:
+            if hasattr(value, "shape"):
+                store = storage(value)
+                stores[id(store)] = store
+        for edge in node.edges:
+            if edge is not None and edge.seq not in seen:
+                seen.add(edge.seq)
+                stack.append(edge)
+    return sum(s.nbytes for s in stores.values())

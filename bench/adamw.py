@@ -68,7 +68,7 @@ def _case(name, shapes, rounds, samples):
             for form, target in peers.items()
         ),
         rounds,
-        samples,
+        samples=samples,
     )
 
 

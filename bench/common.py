@@ -54,8 +54,9 @@ class Case(NamedTuple):
     name: str
     engines: dict[str, Callable[[int], Engine]]
     ratios: tuple[Ratio, ...]
-    rounds: int = 9
-    samples: int = 3  # of a round, in a process of its own
+    rounds: int = 9  # in one process
+    processes: int = 3  # of each engine, where it has several threads
+    samples: int = 3  # of such a process
     loops: int = 1  # how often a part does the work, for the seconds that are shown
     tolerance: float | None = 1e-4  # of the engines' values, relative to the largest
     absent: dict[int, tuple[str, ...]] = {}  # threads -> engines that are left out
@@ -101,13 +102,13 @@ def _arguments():
 
 
 def _rows(module, case, threads, args):
-    rounds = args.rounds or case.rounds
     if case.tolerance is not None:
         _start(module, case, threads, "check")
     if threads == 1:
+        rounds = args.rounds or case.rounds
         times = _start(module, case, 1, "alternate", "--rounds", str(rounds))
     else:
-        times = _alternate_processes(module, case, threads, rounds)
+        times = _alternate_processes(module, case, threads, args.rounds or case.processes)
     return [_row(case, ratio, threads, times) for ratio in case.ratios if threads in ratio.target]
 
 
