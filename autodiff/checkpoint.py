@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from autodiff.forms import form_chosen, forms
 from autodiff.forward import LIVE, Lifted, dual, levels, noted, relived
+from autodiff.opaque import form_chosen, forms
 from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
