@@ -9,7 +9,7 @@ A benchmark is a module with a list of `Case` that ends in ``main(__spec__.name,
 
     python -m bench.NAME [--threads 1 2] [--only WORD] [--rounds N]
 
-A whole run is written to bench/results/NAME.json; `python -m bench.report` prints all of them.
+A whole run is written to bench/results/NAME-THREADS.json; `python -m bench.report` prints them all.
 """
 
 from __future__ import annotations
@@ -72,19 +72,18 @@ def main(module: str, cases: list[Case], extra: Callable[[], dict] | None = None
     if args.child:
         print(json.dumps(_child(by_name[args.case], args)))
         return
-    rows = []
-    for case in cases:
-        for threads in args.threads:
-            if args.only not in case.name or not any(threads in r.target for r in case.ratios):
-                continue
-            found = _rows(module, case, threads, args)
-            print_table(found, head=not rows)
-            rows += found
-    if extra is not None and not args.only:
-        rows.append(extra())
-        print_table(rows[-1:], head=False)
-    if not args.only and not args.rounds and args.threads == [1, 2]:
-        save(module, rows)
+    for threads in args.threads:
+        rows = []
+        for case in cases:
+            if args.only in case.name and any(threads in r.target for r in case.ratios):
+                found = _rows(module, case, threads, args)
+                print_table(found, head=not rows)
+                rows += found
+        if extra is not None and threads == 1 and not args.only:
+            rows.append(extra())
+            print_table(rows[-1:], head=False)
+        if rows and not args.only and not args.rounds:
+            save(module, threads, rows)
 
 
 def _arguments():
@@ -263,11 +262,12 @@ def peak_rss() -> int:
 # --- results ----------------------------------------------------------------------------------
 
 
-def save(module: str, rows: list[dict]) -> None:
+def save(module: str, threads: int, rows: list[dict]) -> None:
     """Write the rows of a whole run, with what they were measured on."""
     RESULTS.mkdir(exist_ok=True)
     name = module.rsplit(".", 1)[-1]
-    (RESULTS / f"{name}.json").write_text(json.dumps({**measured_on(), "rows": rows}, indent=1) + "\n")
+    text = json.dumps({**measured_on(), "rows": rows}, indent=1) + "\n"
+    (RESULTS / f"{name}-{threads}.json").write_text(text)
 
 
 def measured_on() -> dict:
