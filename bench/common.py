@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -172,7 +171,9 @@ def _series(times, engine, part):
 
 def _child(case, args):
     threads = args.threads[0]
-    keep_pages()
+    from backends.pages import keep_freed_pages
+
+    keep_freed_pages()  # for all engines alike: half of what is measured could be page faults
     if threads == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if args.child == "alone":
@@ -229,18 +230,6 @@ def _check(case, engines):
                     f"largest value; at most {case.tolerance} was allowed"
                 )
     return sorted(engines)
-
-
-def keep_pages() -> None:
-    """Freed pages stay with the process, for all engines alike.
-
-    glibc gives big arrays back at once, and the page faults of the next ones would be half of what
-    is measured.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def settle_allocator() -> list:

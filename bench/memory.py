@@ -9,8 +9,9 @@ import json
 import statistics
 import time
 
+from backends.pages import keep_freed_pages
 from bench.attention import HEADS, naive, ours, torch_flash
-from bench.common import keep_pages, peak_rss, print_table, save, start_child
+from bench.common import peak_rss, print_table, save, start_child
 
 ENGINES = {"ours": ours, "torch flash": torch_flash, "naive": naive}
 MODULE = "bench.memory"
@@ -55,7 +56,7 @@ def start(engine, length, threads):
 
 
 def alone(engine, length, threads):
-    keep_pages()
+    keep_freed_pages()
     made = ENGINES[engine](length, length, HEADS, True, threads)
     before = peak_rss()
     clock = time.process_time if threads == 1 else time.perf_counter
