@@ -25,9 +25,10 @@ test-deep: $(READY)
 	$(ONE_THREAD) CLOSEDFORM_PROFILE=deep $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
 bench: $(BENCH_READY)
-	@set -e; for file in $(filter-out bench/__init__.py bench/common.py,$(wildcard bench/*.py)); do \
+	@set -e; for file in $(filter-out bench/common.py bench/report.py,$(wildcard bench/*.py)); do \
 	  name=$$(basename $$file .py); echo "== $$name"; .venv-bench/bin/python -m bench.$$name $(ARGS); \
 	done
+	@.venv-bench/bin/python -m bench.report
 
 table: $(READY)
 	$(BIN)/python -m ref.cli.readme

@@ -9,7 +9,7 @@ Names: `autodiff.names` (torch), `autodiff.dialects` (JAX, HIPS), `autodiff.nump
 
 from autodiff import arrays, convolution, linalg, special
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
-from autodiff.checkpoint import checkpoint, checkpoint_sequential, saved_bytes
+from autodiff.checkpoint import checkpoint
 from autodiff.custom import custom, custom_vjp, once_differentiable
 from autodiff.debug import debug
 from autodiff.dialects import (
@@ -28,6 +28,8 @@ from autodiff.hooks import (
     register_post_accumulate_grad_hook,
     saved_tensors_hooks,
 )
+from autodiff.saved import saved_bytes
+from autodiff.sequential import checkpoint_sequential
 from autodiff.space import namespace
 from autodiff.tape import enable_grad, grad_enabled, no_grad
 from autodiff.tensor import Tensor, is_tensor, raw, tensor

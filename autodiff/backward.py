@@ -23,118 +23,15 @@ from typing import Any
 import numpy as np
 
 from autodiff.hooks import AFTER, ON, run_hooks
-from autodiff.primitive import SCALARS, TABLE
+from autodiff.primitive import TABLE
+from autodiff.saved import SELECT, plain, wrapped
 from autodiff.space import TensorNamespace, space_of
-from autodiff.tape import SPECIAL, STATE, WRITES, Node, called_at, enable_grad, tick
-from autodiff.tensor import Dual, Tensor, _tensor, backend_of, is_complex, raw
+from autodiff.tape import SPECIAL, STATE, WRITES, Node, enable_grad
+from autodiff.tensor import Tensor, _tensor, backend_of, is_complex, raw
 
 _deposits = Lock()
 _ndarray = np.ndarray
 _add = np.add
-
-
-class _Select:
-    """Output `index` of a primitive with several; its cotangent takes its place in a list."""
-
-    name = "select"
-    kind = "select"
-    _plans: dict = {}
-
-    def plan(self, needs: tuple) -> tuple:
-        return self._plans.setdefault(needs, (False,))
-
-    def label(self, position: int, inputs: int) -> str:
-        return "output"
-
-
-SELECT = _Select()
-
-
-def select(main: Node, index: int, count: int, out: Any) -> Node:
-    """Node of one output of `main`."""
-    node = Node()
-    node.prim = SELECT
-    node.edges = (main,)
-    node.saved = ()
-    node.params = (index, count)
-    node.shape = out.shape
-    node.dtype = out.dtype
-    node.seq = tick()
-    return node
-
-
-# --- saved values -----------------------------------------------------------------------------
-
-
-def unpack(node: Node, tangents: bool = True) -> tuple:
-    """Saved values; raises when they were freed, or written in place since."""
-    saved = node.saved
-    if saved.__class__ is not tuple:
-        if saved is None:
-            raise RuntimeError(
-                f"backward of {node.prim.name}: its saved values were freed by an earlier "
-                "backward; pass retain_graph=True to that one to go through the graph twice"
-                f"{called_at(node)}"
-            )
-        saved = saved.values(node) if tangents else saved.without_tangents(node)
-    if node.seq < WRITES.last:
-        WRITES.check(node, tuple(map(raw, saved)))
-    return saved
-
-
-def _plain(node: Node) -> Node:
-    """`node` with its saved values as raw arrays."""
-    view = _view(node)
-    view.saved = tuple(map(raw, unpack(node, False)))
-    return view
-
-
-def wrapped(node: Node) -> Node:
-    """`node` with its saved values as tensors on the edges they came from."""
-    view = _view(node)
-    edges = node.edges
-    inputs = len(edges)
-    saved = node.saved
-    if saved.__class__ is not tuple or node.seq < WRITES.last:
-        saved = unpack(node)
-    out = []
-    for i, value in enumerate(saved):
-        if value.__class__ not in SCALARS:
-            edge = edges[i] if i < inputs else _output(node, i - inputs, raw(value))
-            if value.__class__ is Dual:
-                value = _live(value, edge)
-            else:
-                t = Tensor()
-                t.data = raw(value)
-                t.node = edge
-                value = t
-        out.append(value)
-    view.saved = out
-    return view
-
-
-def _view(node: Node) -> Node:
-    view = Node()
-    view.prim = node.prim
-    view.edges = node.edges
-    view.params = getattr(node, "params", None)
-    view.shape = node.shape
-    view.dtype = node.dtype
-    view.seq = node.seq
-    return view
-
-
-def _output(node: Node, index: int, value: Any) -> Node | None:
-    outputs = getattr(getattr(node, "params", None), "outputs", 1)
-    if index >= max(outputs, 1):
-        return None  # what a fused form keeps besides inputs and outputs
-    return select(node, index, outputs, value) if outputs > 1 else node
-
-
-def _live(value: Dual, edge: Node | None) -> Tensor:
-    from autodiff.forward import live
-
-    return live(value, edge)
 
 
 def turned(g: Any) -> Any:
@@ -233,14 +130,12 @@ def sweep(
             continue
         if watch is not None:
             watch.arrives(node, held[seq])
-        if node.saved == () and seq > WRITES.last:
-            cotangents = prim.vjp(xp, held.pop(seq), node)
-        elif create_graph:
-            cotangents = prim.vjp(xp, held.pop(seq), wrapped(node))
-        elif node.saved.__class__ is tuple and seq > WRITES.last:
+        saved = node.saved
+        if saved.__class__ is tuple and seq > WRITES.last and not (create_graph and saved):
             cotangents = prim.vjp(xp, held.pop(seq), node)
         else:
-            cotangents = prim.vjp(xp, held.pop(seq), _plain(node))
+            cotangents = prim.vjp(xp, held.pop(seq), wrapped(node) if create_graph else plain(node))
+        saved = None
         if watch is not None:
             watch.pulled(node, cotangents)
         if free:
@@ -325,18 +220,18 @@ def _deposit(leaves: list[Node], held: dict) -> None:
             t = node.tensor()
             if t is None:
                 del held[key]
-            elif t._grad is not None:
-                t._grad = t._grad + held.pop(key)
-            elif getrefcount(held[key]) == 2 and held[key].__class__ is _ndarray and (
-                held[key].base is None
-            ):
-                t._grad = held.pop(key)
-            elif held[key].__class__ is Tensor:
+            elif t.grad is not None:
+                t.grad = t.grad + held.pop(key)
+            elif held[key].__class__ is _ndarray:
+                t.grad = held.pop(key) if _owned(held, key) else held.pop(key).copy()
+            elif held[key].__class__ is not Tensor:
+                t.grad = _handed_over(held, key)
+            else:
                 # Another leaf, or the caller, may hold the same tensor.
                 g = held.pop(key)
-                t._grad = _tensor(backend_of(g.data).asarray(g.data, copy=True), g.node)
-            else:
-                t._grad = _handed_over(held, key)
+                data = g.data
+                data = data.copy() if data.__class__ is _ndarray else backend_of(data).asarray(data, copy=True)
+                t.grad = _tensor(data, g.node)
     for node in leaves if AFTER else ():
         for hook in tuple(AFTER.get(node.seq, {}).values()):
             if (t := node.tensor()) is not None:

@@ -8,29 +8,25 @@ bits of the plain run: nothing but memory and time has changed.
 
 C1  Every saved value leaves a checksum. A value that comes back different raises: the function is
     not deterministic, or something it reads was changed.
-C2  The last segment of `checkpoint_sequential` is not dropped: its values are needed first.
-C3  With unit layers and segments of lengths l_1..l_K the tape holds at most
-    max_j (j + l_j - 1) values: the inputs of segments 1..j, and the rest of segment j.
 """
 
 from __future__ import annotations
 
-import math
 import weakref
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
-from autodiff.forms import form_chosen, forms
 from autodiff.forward import LIVE, Lifted, dual, levels, noted, relived
-from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, storage, tick
+from autodiff.opaque import form_chosen, forms
+from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
 
-__all__ = ["checkpoint", "checkpoint_sequential", "saved_bytes"]
+__all__ = ["checkpoint"]
 
 
 class _Arguments:
@@ -78,6 +74,7 @@ class _Segment:
         # In forward mode saved values carry tangents, which must lead back to the real arguments.
         self.nodes = [getattr(x, "node", None) if self.live else None for x in flat]
         self.sums: list[tuple] = []
+        self.summed = _Sums()
         self.places: list[weakref.ref] = []
         self.node = Node()
         self.node.prim = _ARGUMENTS
@@ -96,24 +93,26 @@ class _Segment:
         place = _Dropped(self, len(self.places))
         place.kept = saved
         self.places.append(weakref.ref(place))
-        self.sums.append((node.prim, len(node.edges), tuple(map(_checksum, saved))))
+        self.sums.append((node.prim, len(node.edges), self.summed.of(saved)))
         return place
 
     def forget(self) -> None:
         """f has run: from here on its values are dropped."""
+        self.summed = None
         for ref in self.places:
             if (place := ref()) is not None:
                 place.kept = None
 
     def recompute(self) -> None:
         count = 0
+        summed = _Sums()
 
         def fill(node: Node, saved: tuple) -> tuple:
             nonlocal count
             if all(v is None for v in saved):
                 return saved
             if count < len(self.places):
-                self._compare(count, node, saved)
+                self._compare(count, node, summed.of(saved))
                 place = self.places[count]()
                 if place is not None and place.kept is None:
                     place.kept = saved
@@ -133,14 +132,14 @@ class _Segment:
                 f"times, and {count} times when it was run again"
             )
 
-    def _compare(self, count: int, node: Node, saved: tuple) -> None:
+    def _compare(self, count: int, node: Node, again: tuple) -> None:
         prim, inputs, sums = self.sums[count]
         if prim.name != node.prim.name:
             raise RuntimeError(
                 f"checkpoint: {_name(self.f)} is not deterministic: its operation number {count} "
                 f"was {prim.name}, and {node.prim.name} when it was run again"
             )
-        for i, (old, new) in enumerate(zip(sums, map(_checksum, saved), strict=False)):
+        for i, (old, new) in enumerate(zip(sums, again, strict=False)):
             if old != new:
                 raise RuntimeError(
                     f"checkpoint: {_name(self.f)} is not deterministic: the {prim.label(i, inputs)}"
@@ -174,6 +173,26 @@ class _Segment:
         if isinstance(saved, Held):
             return saved.arrays()
         return [raw(v) for v in saved]
+
+
+class _Sums:
+    """Checksums of the values of one run of f; an array that two nodes save is read once.
+
+    While an entry stands its array cannot die and pass its id on.
+    """
+
+    def __init__(self):
+        self.known: dict[int, tuple] = {}
+
+    def of(self, saved: tuple) -> tuple:
+        return tuple(map(self._one, saved))
+
+    def _one(self, value: Any) -> Any:
+        value = raw(value)
+        entry = self.known.get(id(value))
+        if entry is None or entry[1] < WRITES.last:
+            entry = self.known[id(value)] = value, tick(), _checksum(value)
+        return entry[2]
 
 
 def _name(f: Callable) -> str:
@@ -243,88 +262,3 @@ def checkpoint(f: Callable, *args: Any, rng: np.random.Generator | None = None) 
             return f(*args)
     finally:
         segment.forget()
-
-
-def checkpoint_sequential(
-    fs: Sequence[Callable],
-    x: Any,
-    segments: int | Sequence[int] | None = None,
-    rng: np.random.Generator | None = None,
-) -> Any:
-    """``fs[-1](...fs[0](x))`` with every segment but the last checkpointed.
-
-    Parameters
-    ----------
-    fs : sequence of callables
-        Layers, each from one value to one.
-    x : tree
-    segments : int or sequence of int, optional
-        Number of segments, or their lengths. By default sqrt(n) of them: 2 sqrt(n) - 1 values live.
-    rng : numpy.random.Generator, optional
-        As for `checkpoint`.
-
-    Returns
-    -------
-    what the last layer returns
-    """
-    start = 0
-    lengths = segment_lengths(len(fs), segments)
-    for k, length in enumerate(lengths):
-        run = _chain(fs[start : start + length])
-        x = run(x) if k == len(lengths) - 1 else checkpoint(run, x, rng=rng)
-        start += length
-    return x
-
-
-def _chain(layers: Sequence[Callable]) -> Callable:
-    def segment(x: Any) -> Any:
-        for layer in layers:
-            x = layer(x)
-        return x
-
-    return segment
-
-
-def segment_lengths(n: int, segments: int | Sequence[int] | None = None) -> list[int]:
-    """Lengths of the segments of n layers: as even as can be, the longer ones first.
-
-    Examples
-    --------
-    >>> segment_lengths(10, 4), segment_lengths(9)
-    ([3, 3, 2, 2], [3, 3, 3])
-    """
-    if segments is None:
-        segments = max(1, round(math.sqrt(n)))
-    if isinstance(segments, int):
-        if not 1 <= segments <= max(n, 1):
-            raise ValueError(f"checkpoint_sequential: {segments} segments for {n} layers")
-        return [n // segments + (k < n % segments) for k in range(segments)]
-    lengths = list(segments)
-    if sum(lengths) != n or any(k < 1 for k in lengths):
-        raise ValueError(
-            f"checkpoint_sequential: segment lengths {lengths} must be positive and sum to {n}"
-        )
-    return lengths
-
-
-def saved_bytes(*outs: Tensor) -> int:
-    """Bytes of the arrays that the tape of these tensors keeps for a backward, each once.
-
-    Memory shared by views is counted once, in full.
-    """
-    stack = [t.node for t in outs if t.node is not None]
-    seen = {n.seq for n in stack}
-    stores: dict[int, Any] = {}
-    while stack:
-        node = stack.pop()
-        saved = node.saved
-        held = saved.arrays() if isinstance(saved, Held) else (saved or ())
-        for value in held:
-            if hasattr(value, "shape"):
-                store = storage(value)
-                stores[id(store)] = store
-        for edge in node.edges:
-            if edge is not None and edge.seq not in seen:
-                seen.add(edge.seq)
-                stack.append(edge)
-    return sum(s.nbytes for s in stores.values())

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from autodiff.forms import _Form, form_chosen
 from autodiff.forward import LIVE
+from autodiff.opaque import Opaque, form_chosen
 from autodiff.tape import Node, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
@@ -79,7 +79,7 @@ def custom(
 
     through = None if composite is None else run_composite
     once = composite is None and getattr(vjp, "once_differentiable", False)
-    prim = (_Once if once else _Form)(name, labels, forward, vjp, through, differentiable)
+    prim = (_Once if once else Opaque)(name, labels, forward, vjp, through, differentiable)
 
     def call(*tensors: Any, **options: Any) -> Any:
         if any(t.__class__ is Dual for t in tensors):
@@ -123,7 +123,7 @@ def once_differentiable(vjp: Callable) -> Callable:
     return marked
 
 
-class _Once(_Form):
+class _Once(Opaque):
     """The vjp runs on raw arrays also under ``create_graph``; what it gives ends the tape."""
 
     def _through_composite(self, g: Any, node: Node) -> tuple:
@@ -145,7 +145,7 @@ class _Once(_Form):
 class _End:
     """Stands where the primitive of a gradient would, and refuses to go on."""
 
-    def __init__(self, form: _Form, index: int):
+    def __init__(self, form: Opaque, index: int):
         self.name, self.form, self.index = form.name, form, index
 
     def label(self, position: int, inputs: int) -> str:
@@ -159,7 +159,7 @@ class _End:
         )
 
 
-def _end(form: _Form, index: int, like: Any, edges: tuple) -> Node:
+def _end(form: Opaque, index: int, like: Any, edges: tuple) -> Node:
     node = Node()
     node.prim = _End(form, index)
     node.edges = edges
@@ -215,7 +215,7 @@ class custom_vjp:  # noqa: N801  a decorator, spelt as a function
         return tree_unflatten(form.out_shape, out)
 
 
-class _Rule(_Form):
+class _Rule(Opaque):
     """One call of a `custom_vjp`."""
 
     def __init__(self, owner: custom_vjp, shape: Any):

@@ -41,6 +41,7 @@ def _swift(name: str, saves: bool) -> Callable:
         else:
             return prim(a, b)
         out = Tensor()
+        out.grad = None
         out.data = z = compute(x, y)
         if ea is None and eb is None:
             out.node = None

@@ -154,7 +154,18 @@ for _name, _rules in BINARY.items():
 @primitive("add", ((), ()), kind="elementwise")
 def add(xp: Any, g: Any, node: Any) -> tuple:
     ex, ey = node.edges
-    return None if ex is None else fit(xp, g, ex), None if ey is None else fit(xp, g, ey)
+    # Asked here, not in `fit`: a call costs as much as a small sum.
+    shape, dtype = g.shape, g.dtype
+    gx = gy = g
+    if ex is None:
+        gx = None
+    elif shape != ex.shape or dtype is not ex.dtype:
+        gx = fit(xp, g, ex)
+    if ey is None:
+        gy = None
+    elif shape != ey.shape or dtype is not ey.dtype:
+        gy = fit(xp, g, ey)
+    return gx, gy
 
 
 @primitive("subtract", ((), ()), kind="elementwise")
@@ -167,7 +178,16 @@ def subtract(xp: Any, g: Any, node: Any) -> tuple:
 def multiply(xp: Any, g: Any, node: Any) -> tuple:
     ex, ey = node.edges
     x, y = node.saved
-    return None if ex is None else fit(xp, g * y, ex), None if ey is None else fit(xp, g * x, ey)
+    gx = gy = None
+    if ex is not None:
+        gx = g * y
+        if gx.shape != ex.shape or gx.dtype is not ex.dtype:
+            gx = fit(xp, gx, ex)
+    if ey is not None:
+        gy = g * x
+        if gy.shape != ey.shape or gy.dtype is not ey.dtype:
+            gy = fit(xp, gy, ey)
+    return gx, gy
 
 
 @primitive("divide", ((1,), (1, 2)), kind="elementwise")

@@ -38,9 +38,11 @@ class Tensor:
         The values. Writing into this array directly is not seen by the tape: use `assign`.
     node : Node or None
         How the values came about; None when no gradient is wanted.
+    grad : array, Tensor or None
+        The gradient: a raw array, a Tensor after ``create_graph=True``, None before.
     """
 
-    __slots__ = ("data", "node", "_grad", "__weakref__")
+    __slots__ = ("data", "node", "grad", "__weakref__")
     # ndarray operators step back and let ours run; NumPy functions refuse the tensor.
     __array_ufunc__ = None
 
@@ -56,18 +58,6 @@ class Tensor:
     def is_leaf(self) -> bool:
         """Whether gradients end here: a tensor of the user's, not the result of an operation."""
         return self.node is None or self.node.prim is None
-
-    @property
-    def grad(self) -> Any:
-        """The gradient: a raw array, a Tensor after ``create_graph=True``, None before."""
-        try:
-            return self._grad
-        except AttributeError:
-            return None
-
-    @grad.setter
-    def grad(self, value: Any) -> None:
-        self._grad = value
 
     shape = property(attrgetter("data.shape"))
     dtype = property(attrgetter("data.dtype"))
@@ -94,7 +84,6 @@ class Tensor:
                     "dtype, real or complex"
                 )
             self.node = leaf(self.data, self)
-            self._grad = self.grad
         elif not on:
             self.node = None
         return self
@@ -104,7 +93,7 @@ class Tensor:
         return _tensor(self.data, None)
 
     def zero_grad(self) -> None:
-        self._grad = None
+        self.grad = None
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array; raises while a gradient is wanted (detach first)."""
@@ -188,11 +177,18 @@ class Dual(Tensor):
 
     __slots__ = ("tangents",)
 
+    def __getattr__(self, name: str) -> None:
+        # Not on Tensor: it would make every attribute of every tensor slower to read.
+        if name == "grad":
+            return None
+        raise AttributeError(f"a Dual has no attribute {name!r}")
+
 
 def _tensor(data: Any, node: Node | None) -> Tensor:
     t = Tensor()
     t.data = data
     t.node = node
+    t.grad = None
     return t
 
 

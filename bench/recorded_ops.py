@@ -1,129 +1,113 @@
-"""Cost of recording: x * y + z forward, forward and backward, and backward with create_graph.
+"""Cost of recording: x * y + z forward; forward, backward and reset; the same with create_graph.
 
-    python -m bench.recorded_ops [N ...]        one thread, CPU time, cases alternate
-
-Columns are microseconds; ratios are to raw NumPy, which computes the same numbers by hand
-(backward: two products and the seed). PyTorch and HIPS autograd are timed when installed. A step
-is forward, backward and the reset of the three gradients.
+Raw NumPy computes the same numbers by hand (a step: the sum and two products).
 """
 
-from __future__ import annotations
+from bench.common import Case, Engine, Ratio, main
 
-import os
-import sys
-from collections.abc import Callable
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
-import numpy as np  # noqa: E402
-
-from autodiff import tensor  # noqa: E402
-from bench.common import alternating, settle_allocator  # noqa: E402
-
-Case = Callable[[int], None]
+SMALL, LARGE = (1, 100), (10_000, 1_000_000)
+LOOPS = {1: 2000, 100: 2000, 10_000: 100, 1_000_000: 2}
 
 
-def raw_numpy(x, y, z, one) -> dict[str, Case]:
-    def forward(n: int) -> None:
-        for _ in range(n):
+def arrays(size):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return [*(rng.standard_normal(size) for _ in range(3)), np.ones(size)]
+
+
+def raw_numpy(size):
+    x, y, z, one = arrays(size)
+    count = range(LOOPS[size])
+
+    def forward(_):
+        for _ in count:
             x * y + z
 
-    def step(n: int) -> None:
-        for _ in range(n):
+    def step(_):
+        for _ in count:
             x * y + z
             g = one
             g * y, g * x  # noqa: B018  the two products are what is timed
 
-    return {"raw forward": forward, "raw step": step}
+    return Engine({"forward": forward, "step": step}, lambda: {"x": one * y, "y": one * x, "z": one})
 
 
-def ours(x, y, z, one) -> dict[str, Case]:
-    x, y, z = (tensor(a, requires_grad=True) for a in (x, y, z))
+def ours(size):
+    from autodiff import tensor
 
-    def forward(n: int) -> None:
-        for _ in range(n):
+    *inputs, one = arrays(size)
+    x, y, z = (tensor(a, requires_grad=True) for a in inputs)
+    return Engine(_parts(x, y, z, one, LOOPS[size], True), lambda: _gradients(x, y, z, one))
+
+
+def torch_eager(size):
+    import torch
+
+    *inputs, one = map(torch.from_numpy, arrays(size))
+    x, y, z = (a.requires_grad_() for a in inputs)
+    return Engine(_parts(x, y, z, one, LOOPS[size], False), lambda: _gradients(x, y, z, one))
+
+
+def _parts(x, y, z, one, loops, create):
+    """Both engines have torch's interface, so the loops are the same."""
+    count = range(loops)
+
+    def forward(_):
+        for _ in count:
             x * y + z
 
-    def step(n: int) -> None:
-        for _ in range(n):
+    def step(_):
+        for _ in count:
             (x * y + z).backward(one)
             x.grad = y.grad = z.grad = None
 
-    def create(n: int) -> None:
-        for _ in range(n):
+    def graph(_):
+        for _ in count:
             (x * y + z).backward(one, create_graph=True)
             x.grad = y.grad = z.grad = None
 
-    return {"ours forward": forward, "ours step": step, "ours create_graph": create}
+    parts = {"forward": forward, "step": step}
+    return {**parts, "create_graph": graph} if create else parts
 
 
-def torch_eager(x, y, z, one) -> dict[str, Case]:
-    import torch
-
-    torch.set_num_threads(1)
-    x, y, z = (torch.tensor(a, requires_grad=True) for a in (x, y, z))
-    one = torch.tensor(one)
-
-    def forward(n: int) -> None:
-        for _ in range(n):
-            x * y + z
-
-    def step(n: int) -> None:
-        for _ in range(n):
-            (x * y + z).backward(one)
-            x.grad = y.grad = z.grad = None
-
-    return {"torch forward": forward, "torch step": step}
+def _gradients(x, y, z, one):
+    x.grad = y.grad = z.grad = None
+    (x * y + z).backward(one)
+    return {"x": x.grad, "y": y.grad, "z": z.grad}
 
 
-def hips_autograd(x, y, z, one) -> dict[str, Case]:
+def hips_autograd(size):
     from autograd import make_vjp
 
-    def f(args):
-        return args[0] * args[1] + args[2]
+    x, y, z, one = arrays(size)
+    pull = make_vjp(lambda args: args[0] * args[1] + args[2])
+    count = range(LOOPS[size])
 
-    pull = make_vjp(f)
-
-    def step(n: int) -> None:
-        for _ in range(n):
+    def step(_):
+        for _ in count:
             pull((x, y, z))[0](one)
 
-    return {"hips step": step}
+    return Engine({"step": step}, lambda: dict(zip("xyz", pull((x, y, z))[0](one), strict=True)))
 
 
-def measure(size: int) -> dict[str, float]:
-    """Median seconds of every case at one size."""
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(size) for _ in range(3)] + [np.ones(size)]
-    cases: dict[str, Case] = {}
-    for peer in (raw_numpy, ours, torch_eager, hips_autograd):
-        try:
-            cases |= peer(*arrays)
-        except ImportError as missing:
-            print(f"  without {peer.__name__}: {missing}")
-    repeats = 2000 if size <= 1000 else 200 if size <= 100_000 else 3
-    rounds = 40 if size <= 1000 else 30
-    fewer = {name: max(repeats // 5, 1) if "hips" in name else repeats for name in cases}
-    return alternating(cases, fewer, rounds)
+def _case(size):
+    small = size in SMALL
+    limits = (1.6, 2.2) if small else (1.2, 1.2) if size == 10_000 else (1.15, 1.15)
+    against = 1 / 3 if small else 1.0
+    rows = [
+        *((part, ("numpy", part), limit) for part, limit in zip(("forward", "step"), limits, strict=True)),
+        *((part, ("torch", part), against) for part in ("forward", "step")),
+    ]
+    if small:
+        rows += [("step", ("hips", "step"), 0.1), ("create_graph", ("ours", "step"), 1.3)]
+    ratios = [Ratio(f"x*y+z, N {size}, {part}", ("ours", part), peer, {1: t}) for part, peer, t in rows]
+    makers = {"numpy": raw_numpy, "torch": torch_eager, "ours": ours, **({"hips": hips_autograd} if small else {})}
+    engines = {name: lambda _, make=make: make(size) for name, make in makers.items()}
+    return Case(f"N {size}", engines, tuple(ratios), rounds=40, loops=LOOPS[size], tolerance=1e-12)
 
 
-def main(sizes: list[int]) -> None:
-    keep = settle_allocator()
-    for size in sizes:
-        times = measure(size)
-        print(f"N = {size}")
-        for name, seconds in times.items():
-            base = times["raw forward" if "forward" in name else "raw step"]
-            print(f"  {name:20s} {seconds * 1e6:10.2f} us   {seconds / base:6.2f} x raw")
-        plain = times["ours create_graph"] / times["ours step"]
-        print(f"  create_graph step / plain step {plain:.2f}")
-        if "torch step" in times:
-            for kind in ("forward", "step"):
-                ratio = times[f"torch {kind}"] / times[f"ours {kind}"]
-                print(f"  torch {kind} / ours {ratio:.2f}")
-    del keep
-
+CASES = [_case(size) for size in (*SMALL, *LARGE)]
 
 if __name__ == "__main__":
-    main([int(n) for n in sys.argv[1:]] or [1, 10, 100, 10_000, 1_000_000])
+    main("bench.recorded_ops", CASES)

@@ -22,6 +22,7 @@ _NUMPY = {
     "nn.embedding": "embedding",
     "nn.gelu": "gelu",
     "nn.layer_norm": "layer_norm",
+    "nn.linear": "linear",
     "nn.rms_norm": "rms_norm",
     "nn.rope": "rope",
     "nn.swiglu": "swiglu",

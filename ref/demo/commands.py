@@ -100,10 +100,12 @@ def _forget(folder):
 
 
 def _language_model(folder, sizes, options, steps, seconds, *, resume):
+    from backends.pages import keep_freed_pages
     from ref.demo import charts, corpus
     from ref.demo.train import train as run_to_the_end
     from ref.models.llama import parameter_count
 
+    keep_freed_pages()
     text = corpus.load()
     console.print(f"pydoc_data.topics, SHA-256 {text.sha256}")
     console.print(f"{len(text.training)} bytes for training, {len(text.heldout)} held out, by topic")

@@ -20,13 +20,14 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import namespace
+from autodiff import fusable, namespace
 from ref.spec import bind, spec
 
 SIGNATURE = "x[*B I], weight[O I], bias[O] -> [*B O]"
 
 
 @spec("nn.linear", SIGNATURE, grads=("x", "weight", "bias"))
+@fusable("nn.linear", tensors=("x", "weight", "bias"))
 def linear(x, weight, bias=None):
     """x weight^T + bias.
 

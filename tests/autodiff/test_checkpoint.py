@@ -20,8 +20,8 @@ from autodiff import (
     tensor,
     vjp,
 )
-from autodiff.checkpoint import segment_lengths
 from autodiff.primitive import Primitive
+from autodiff.sequential import segment_lengths
 from tests.autodiff.samples import examples
 
 RNG = np.random.default_rng(11)

@@ -25,7 +25,7 @@ from autodiff import (
     tensor,
     vjp,
 )
-from autodiff.forms import form_chosen
+from autodiff.opaque import form_chosen
 from backends import fused
 
 X = np.array([1.0, 2.0, 3.0])

@@ -18,16 +18,18 @@ _UNROLLED = 6  # rows that those kernels hold in registers
 
 
 def gemm(A, B, out):
-    """out[n m] = A[n k] @ B[k m]; A may be a transposed view, out is contiguous."""
-    (n, k), m = A.shape, B.shape[1]
+    """out[h n m] = A[h n k] @ B[h k m]; A may be a transposed view, out is contiguous."""
+    (h, n, k), m = A.shape, B.shape[2]
     band = min(_LIMIT // max(k * m, 1), _WIDEST) // _UNROLLED * _UNROLLED
     if not 0 < band < n:
         return np.matmul(A, B, out=out)
     whole = n // band * band
-    stack = (n // band, band)
-    np.matmul(A[:whole].reshape(*stack, k), B, out=out[:whole].reshape(*stack, m))
+    stack = (h, n // band, band)
+    np.matmul(
+        A[:, :whole].reshape(*stack, k), B[:, None], out=out[:, :whole].reshape(*stack, m)
+    )
     if whole < n:
-        np.matmul(A[whole:], B, out=out[whole:])
+        np.matmul(A[:, whole:], B, out=out[:, whole:])
     return out
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from backends.threads import run_tiles
 
-_BLOCK = 32 * 1024  # elements of a block: 128 kB of float32, so a few of them share a cache
+_BLOCK = 64 * 1024  # elements of a block: 256 kB of float32, so a few of them share a cache
 
 
 def by_blocks(fn, rows, width):
@@ -23,6 +23,14 @@ def count_blocks(rows, width):
     """How many blocks `by_blocks` makes: partial sums get a place each."""
     step = max(1, _BLOCK // max(width, 1))
     return -(-rows // step)
+
+
+def rows_of(x):
+    """x[*B d] as [n d]; d may be 0."""
+    count = 1
+    for n in x.shape[:-1]:
+        count *= n
+    return x.reshape(count, x.shape[-1])
 
 
 def column_sums(x):

@@ -2,7 +2,8 @@
 
 Shapes: q[*B H T d], k[*B G S d], v[*B G S e]. The R = H / G query heads of one key head are
 stacked to R * T rows, so a tile of `rows` rows of T gives one GEMM of R * rows rows, and dK, dV
-are summed over the heads of a group by the GEMM itself.
+are summed over the heads of a group by the GEMM itself. Where tiles are small, a job takes h key
+heads at once, so work arrays begin with an axis of heads: [h R*rows cols].
 """
 
 import math
@@ -13,6 +14,10 @@ import numpy as np
 from backends.fused.numpy._blas import UNIT
 
 AREA = 384 * 384  # elements of a tile: 590 kB of float32, well inside a second-level cache
+TOGETHER = 2 * AREA  # elements of the tiles of a job's heads
+FEWEST_JOBS = 4  # where there is work for as many threads
+_KEPT = 2**20  # elements of a mask that is kept whole for the heads that come next
+_ALIGNED = 16  # columns that a mask is cut by
 _STRIP = 64  # a transposing copy of more columns at a time runs out of first-level cache
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -36,16 +41,26 @@ class Plan(NamedTuple):
     unit: float  # logits are kept in this unit: see _blas.power
     block_rows: int
     block_cols: int
-    plain: dict  # (start, stop, low, high) -> whether a rule keeps all of the tile, or none of it
+    together: int  # key heads of a job
+    plain: dict  # (start, stop, low, high) -> what `_keep` found, where all heads share it
 
     def row_blocks(self):
         """(start, stop) of each block of rows, the last first: under a causal mask the longest."""
         starts = range(0, self.T, self.block_rows)
         return [(i, min(i + self.block_rows, self.T)) for i in reversed(starts)]
 
-    def heads(self, g):
-        """The query heads of key head g."""
-        return slice(g * self.R, (g + 1) * self.R)
+    def groups(self):
+        """The key heads of each job."""
+        return [slice(g, min(g + self.together, self.G)) for g in range(0, self.G, self.together)]
+
+    def heads(self, own):
+        """The query heads of the key heads `own`."""
+        return slice(own.start * self.R, own.stop * self.R)
+
+    def band(self, x, b, own, start, stop):
+        """x[*B H T ...] as [h R rows ...]."""
+        x = x[(*b, self.heads(own), slice(start, stop))]
+        return x.reshape(own.stop - own.start, self.R, *x.shape[1:])
 
 
 def plan(
@@ -83,9 +98,10 @@ def plan(
     rows, cols = _sizes(T, S, max(R, 1), block_rows, block_cols)
     # A bias is added as it is: scaling it to another unit would take a tile of its own.
     unit = UNIT[q.dtype] if bias is None else 1.0
-    return Plan(
-        tuple(batch), H, G, R, T, S, d, e, q.dtype, mask, bias, softcap, scale, unit, rows, cols, {}
-    )
+    blocks = math.prod(batch) * -(-T // rows)
+    together = min(TOGETHER // max(rows * max(R, 1) * cols, 1), blocks * G // FEWEST_JOBS)
+    sizes = (tuple(batch), H, G, R, T, S, d, e, q.dtype)
+    return Plan(*sizes, mask, bias, softcap, scale, unit, rows, cols, max(1, together), {})
 
 
 def _spread(name, x, full):
@@ -114,86 +130,105 @@ def _sizes(T, S, R, block_rows, block_cols):
     return block_rows, min(block_cols, max(S, 1))
 
 
-def visible(p, b, g, start, stop):
-    """Tiles that rows start..stop - 1 of key head g in batch b can see.
+def visible(p, b, own, start, stop):
+    """Tiles that rows start..stop - 1 of the key heads `own` in batch b can see.
 
-    Yields (low, high, keep, bias): the columns, then `keep` bool[1|R rows cols] or None when all
-    rows see all columns, and `bias` float[1|R rows cols] or None.
+    Yields (low, high, keep, bias): the columns, then `keep` a `Keep` or None when all rows see all
+    columns, and `bias` float[h|1 R|1 rows cols] or None.
     """
     low, high = 0, p.S
     sure = None
     if hasattr(p.mask, "tile"):
         low, high = p.mask.columns(start, stop, p.T, p.S)
-        # A rule may also say which columns every row sees, so that its tiles are not evaluated.
+        # A rule may also say which columns every row sees, so that those are not evaluated.
         if hasattr(p.mask, "full_columns"):
             sure = p.mask.full_columns(start, stop, p.T, p.S)
     for c in range(low, high, p.block_cols):
         e = min(c + p.block_cols, high)
         keep = None
         if p.mask is not None and not (sure and sure[0] <= c and e <= sure[1]):
-            keep = _keep(p, b, g, start, stop, c, e)
-            if keep is False:
+            first = max(sure[1] - c, 0) // _ALIGNED * _ALIGNED if sure and sure[0] <= c else 0
+            keep = _keep(p, b, own, start, stop, c + first, e)
+            if keep is False and not first:
                 continue
-            keep = None if keep is True else keep
-        bias = None if p.bias is None else _tile(p, p.bias, b, g, start, stop, c, e)[0]
+            if keep is False:
+                keep = np.zeros((1, 1, stop - start, e - c - first), bool)
+            keep = None if keep is True else Keep(first, keep)
+        bias = None if p.bias is None else _tile(p, p.bias, b, own, start, stop, c, e)[0]
         yield c, e, keep, bias
 
 
-def _keep(p, b, g, start, stop, low, high):
-    """True if all of the tile is kept, False if nothing is, else bool[1|R rows cols]."""
+class Keep(NamedTuple):
+    """Which elements of a tile count: all before column `first`, then those of a mask."""
+
+    first: int
+    mask: np.ndarray  # bool[h|1 R|1 rows cols - first]
+
+    def seen(self):
+        """bool[h|1 cols - first]: whether any row sees the column."""
+        return self.mask.any((1, 2))
+
+    def select(self, x):
+        """x[h R*rows cols], in place: 0 where the element does not count, whatever was there.
+
+        By bits (x & -1 or x & 0): a masked copy costs twenty times as much on a mask without runs.
+        """
+        bits = self._part(x.view(np.int32 if x.itemsize == 4 else np.int64))
+        np.bitwise_and(bits, np.negative(self.mask.view(np.int8)), out=bits)
+
+    def fill(self, x, value):
+        """x[h R*rows cols], in place: `value` where the element does not count."""
+        np.copyto(self._part(x), value, where=~self.mask)
+
+    def _part(self, x):
+        rows = self.mask.shape[2]
+        return x.reshape(len(x), x.shape[1] // rows, rows, x.shape[2])[..., self.first :]
+
+
+def _keep(p, b, own, start, stop, low, high):
+    """True if all of the tile is kept, False if nothing is, else bool[h|1 R|1 rows cols]."""
     place = start, stop, low, high
     if place in p.plain:
         return p.plain[place]
-    keep, shared = _tile(p, p.mask, b, g, start, stop, low, high)
+    keep, shared = _tile(p, p.mask, b, own, start, stop, low, high)
     whole = bool(keep.all())
-    if not whole and keep.any():
-        return keep
-    if shared:
-        p.plain[place] = whole
-    return whole
+    found = whole if whole or not keep.any() else keep
+    if shared and (found is not keep or p.T * p.S <= _KEPT):
+        p.plain[place] = found
+    return found
 
 
-def _tile(p, source, b, g, start, stop, low, high):
-    """[1|R rows cols] of a mask or bias, and whether a rule says the same to all heads."""
-    if not hasattr(source, "tile"):
-        return _once(source[(*b, p.heads(g), slice(start, stop), slice(low, high))]), False
-    # A rule's comparisons cost half of int64's.
-    rows, cols = (np.arange(*span, dtype=np.int32) for span in ((start, stop), (low, high)))
-    tile = source.tile(np, rows, cols, p.T, p.S)
-    if tile.ndim == 2:
-        return tile[None], True
-    full = np.broadcast_to(tile, (*p.batch, p.H, stop - start, high - low))
-    return _once(full[(*b, p.heads(g))]), False
-
-
-def _once(tile):
-    """One head's tile stands for the group where the heads share it."""
-    return tile[:1] if tile.strides[0] == 0 else tile
-
-
-def select(x, keep):
-    """x[R rows cols], in place: 0 where keep is False, whatever was there.
-
-    By bits (x & -1 or x & 0): a masked copy costs twenty times as much on a mask without runs.
-    """
-    bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
-    np.bitwise_and(bits, np.negative(keep.view(np.int8)), out=bits)
+def _tile(p, source, b, own, start, stop, low, high):
+    """[h|1 R|1 rows cols] of a mask or bias, and whether a rule says the same to all heads."""
+    if hasattr(source, "tile"):
+        # A rule's comparisons cost half of int64's.
+        rows, cols = (np.arange(*span, dtype=np.int32) for span in ((start, stop), (low, high)))
+        tile = source.tile(np, rows, cols, p.T, p.S)
+        if tile.ndim == 2:
+            return tile[None, None], True
+        tile = np.broadcast_to(tile, (*p.batch, p.H, stop - start, high - low))[(*b, p.heads(own))]
+    else:
+        tile = source[(*b, p.heads(own), slice(start, stop), slice(low, high))]
+    if tile.strides[0] == 0:  # one head's tile stands for all that share it
+        return tile[None, :1], False
+    return tile.reshape(own.stop - own.start, p.R, *tile.shape[1:]), False
 
 
 def pack(work, name, x, keep, *, transposed):
-    """x[cols n] in aligned memory, zeros at columns that no row of the tile sees (NaN there, too).
+    """x[h cols n] in aligned memory, zeros at columns that no row of the tile sees (NaN there, too).
 
-    Transposed it is [n + 1, cols] with a last row of ones, against which a GEMM adds a column.
+    Transposed it is [h, n + 1, cols] with a last row of ones, against which a GEMM adds a column.
     """
-    if keep is not None and not (seen := keep.any((0, 1))).all():
-        x = np.where(seen[:, None], x, x.dtype.type(0))
-    cols, n = x.shape
+    if keep is not None and not (seen := keep.seen()).all():
+        x = x.copy()
+        x[:, keep.first :][np.broadcast_to(~seen, (len(x), seen.shape[1]))] = 0
+    h, cols, n = x.shape
     if not transposed:
-        packed = work.take(name, (cols, n), x.dtype)
+        packed = work.take(name, (h, cols, n), x.dtype)
         packed[...] = x
         return packed
-    packed = work.take(name, (n + 1, cols), x.dtype)
+    packed = work.take(name, (h, n + 1, cols), x.dtype)
     for c in range(0, cols, _STRIP):
-        packed[:n, c : c + _STRIP] = x[c : c + _STRIP].T
-    packed[n] = 1
+        packed[:, :n, c : c + _STRIP] = x[:, c : c + _STRIP].swapaxes(1, 2)
+    packed[:, n] = 1
     return packed

@@ -17,8 +17,8 @@ from backends.threads import run_tiles
 
 __all__ = ["adamw_"]
 
-_BLOCK = 32 * 1024
-_BLOCKS = 4  # of one job
+_BLOCK = 128 * 1024
+_BLOCKS = 1  # of one job
 
 
 def adamw_(param, grad, m, v, t, *, lr, beta1, beta2, eps, weight_decay):

@@ -1,6 +1,7 @@
 """Attention by tiles: FlashAttention-2 (2307.08691) Alg. 1, threaded over key heads and row blocks.
 
-One job is (batch, key head, block of rows). It walks the tiles of columns that its rows see:
+One job is (batch, key heads, block of rows): one key head, or as many as fill a tile. It walks
+the tiles of columns that its rows see:
 
     S = scale Q K^T  (softcap, bias, mask)
     P = exp(S - m)         l += rowsum(P)         O += P V
@@ -20,7 +21,7 @@ import numpy as np
 
 from backends.fused.numpy._blas import gemm, power
 from backends.fused.numpy._scratch import scratch
-from backends.fused.numpy._tiles import pack, plan, select, visible
+from backends.fused.numpy._tiles import pack, plan, visible
 from backends.fused.numpy.flash_vjp import vjp
 from backends.threads import run_tiles
 
@@ -78,72 +79,70 @@ def forward(q, k, v, **options):
     lse = np.empty((*p.batch, p.H, p.T), p.dtype)
 
     def block(job):
-        b, g, start, stop = job
+        b, own, start, stop = job
         with scratch() as work, np.errstate(all="ignore"):
-            where = (*b, p.heads(g), slice(start, stop))
-            o[where], lse[where] = _rows(p, work, q, k, v, b, g, start, stop)
+            where = (*b, p.heads(own), slice(start, stop))
+            o[where], lse[where] = _rows(p, work, q, k, v, b, own, start, stop)
 
     run_tiles(
         block,
         [
-            (b, g, start, stop)
+            (b, own, start, stop)
             for start, stop in p.row_blocks()
             for b in np.ndindex(*p.batch)
-            for g in range(p.G)
+            for own in p.groups()
         ],
     )
     return (o, lse), ()
 
 
 def peak_elements(rows, cols, d, e):
-    """Floats that one thread holds at most, for tiles of rows * cols, besides bool masks.
+    """Floats that one thread holds at most, for a key head and tiles of rows * cols, besides masks.
 
     One tile, then Q, O, P V and the probe by rows, K and V (twice while zeros are put in) by columns.
     """
     return rows * cols + rows * (d + 2 * e + _PROBE + 12) + 2 * cols * (d + e + 1)
 
 
-def _rows(p, work, q, k, v, b, g, start, stop):
-    """O[R rows e] and L[R rows] of one block of rows. Logits and m are in the plan's unit."""
-    rows = stop - start
+def _rows(p, work, q, k, v, b, own, start, stop):
+    """O[h*R rows e] and L[h*R rows] of one block of rows. Logits and m are in the plan's unit."""
+    h, rows = own.stop - own.start, stop - start
     n = p.R * rows
-    Q = work.take("Q", (p.d + 1, n), p.dtype)
-    band = q[(*b, p.heads(g), slice(start, stop))]
-    np.multiply(
-        np.moveaxis(band, -1, 0), p.scale * p.unit, out=Q[: p.d].reshape(p.d, p.R, rows)
-    )
-    o = work.take("o", (n, p.e), p.dtype)
+    Q = work.take("Q", (h, p.d + 1, n), p.dtype)
+    band = p.band(q, b, own, start, stop).transpose(0, 3, 1, 2)
+    np.multiply(band, p.scale * p.unit, out=Q[:, : p.d].reshape(band.shape))
+    o = work.take("o", (h, n, p.e), p.dtype)
     o[...] = 0
-    total = np.zeros(n, p.dtype)
+    total = np.zeros((h, n), p.dtype)
     m = None
-    for c, e, keep, bias in visible(p, b, g, start, stop):
-        own = (*b, g, slice(c, e))
-        K = pack(work, "K", k[own], keep, transposed=True)
-        V = pack(work, "V", v[own], keep, transposed=False)
-        S = work.take("S", (n, e - c), p.dtype)
-        ones = K[p.d]
+    for c, e, keep, bias in visible(p, b, own, start, stop):
+        columns = (*b, own, slice(c, e))
+        K = pack(work, "K", k[columns], keep, transposed=True)
+        V = pack(work, "V", v[columns], keep, transposed=False)
+        S = work.take("S", (h, n, e - c), p.dtype)
+        ones = K[0, p.d]
         if m is None:
             m = _guess(p, Q, K)
         _logits(p, S, Q, K, m, bias)
         power(S, p.unit)
         if keep is not None:
-            select(S.reshape(p.R, rows, -1), keep)
+            keep.select(S)
         more = S @ ones
         if not _good(more, total, e - c):
             m = _again(p, S, Q, K, m, total, o, keep, bias)
             more = S @ ones
         total += more
-        o += gemm(S, V, work.take("PV", (n, p.e), p.dtype))
+        o += gemm(S, V, work.take("PV", (h, n, p.e), p.dtype))
     L = np.log(total)
     if m is not None:
         L += m / p.unit
     total[total == 0] = 1
-    o /= total[:, None]
-    return o.reshape(p.R, rows, p.e), L.reshape(p.R, rows)
+    o /= total[..., None]
+    return o.reshape(h * p.R, rows, p.e), L.reshape(h * p.R, rows)
 
 
 def _guess(p, Q, K):
-    m = (K[: p.d, :_PROBE].T @ Q[: p.d]).max(0)
+    m = (K[:, : p.d, :_PROBE].swapaxes(1, 2) @ Q[:, : p.d]).max(1)
     if p.softcap is not None:
         cap = p.softcap * p.unit
         m = cap * np.tanh(m / cap)
@@ -151,19 +150,19 @@ def _guess(p, Q, K):
 
 
 def _logits(p, S, Q, K, m, bias):
-    """S - m into S[R rows cols]; the row that Q and K have more than d subtracts m."""
+    """S - m into S[h R*rows cols]; the row that Q and K have more than d subtracts m."""
     if p.softcap is None:
-        np.negative(m, out=Q[p.d])
-        gemm(Q.T, K, S)
+        np.negative(m, out=Q[:, p.d])
+        gemm(Q.swapaxes(1, 2), K, S)
     else:
         cap = p.softcap * p.unit
-        gemm(Q[: p.d].T, K[: p.d], S)
+        gemm(Q[:, : p.d].swapaxes(1, 2), K[:, : p.d], S)
         S *= 1 / cap
         np.tanh(S, out=S)
         S *= cap
-        S -= m[:, None]
+        S -= m[..., None]
     if bias is not None:
-        heads = S.reshape(p.R, -1, S.shape[1])
+        heads = S.reshape(len(S), p.R, S.shape[1] // p.R, S.shape[2])
         heads += bias
 
 
@@ -176,15 +175,15 @@ def _again(p, S, Q, K, m, total, o, keep, bias):
     """P of a tile with the true maximum; total and o are scaled to it. Returns the new m."""
     _logits(p, S, Q, K, np.zeros_like(m), bias)
     if keep is not None:
-        np.copyto(S.reshape(p.R, -1, S.shape[1]), -np.inf, where=~keep)
+        keep.fill(S, -np.inf)
     top = S.max(-1)
     # Rows that have seen nothing before this tile hold a guess and zeros: only the tile counts.
     new = np.where(total > 0, np.maximum(m, top), top)
     new[np.isneginf(new)] = 0
-    S -= new[:, None]
+    S -= new[..., None]
     shrink = np.where(total > 0, m - new, 0)
     power(S, p.unit)
     power(shrink, p.unit)
     total *= shrink
-    o *= shrink[:, None]
+    o *= shrink[..., None]
     return new

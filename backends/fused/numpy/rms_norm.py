@@ -8,7 +8,7 @@ Saved: r.
 
 import numpy as np
 
-from backends.fused.numpy._rows import by_blocks, column_sums, count_blocks, floats
+from backends.fused.numpy._rows import by_blocks, column_sums, count_blocks, floats, rows_of
 
 __all__ = ["forward", "supports", "vjp"]
 
@@ -22,7 +22,7 @@ def supports(x, weight, *, eps=1e-5, **others):
 
 def forward(x, weight, *, eps=1e-5):
     """x[*B d], weight[d] -> y[*B d], (r[n],)."""
-    flat = x.reshape(_rows(x), x.shape[-1])
+    flat = rows_of(x)
     y = np.empty(flat.shape, x.dtype)
     r = np.empty(len(flat), x.dtype)
 
@@ -67,9 +67,3 @@ def vjp(g, out, saved, needs, x, weight, *, eps=1e-5):
         partial.sum(0) if needs[1] else None,
     )
 
-
-def _rows(x):
-    count = 1
-    for n in x.shape[:-1]:
-        count *= n
-    return count

@@ -4,7 +4,8 @@
     (a, b) -> (a cos - b sin, a sin + b cos)
     interleaved: (a, b) = (x_{2i}, x_{2i+1})        half: (a, b) = (x_i, x_{i + d/2})
 
-The gradient is the rotation by the opposite angle. Interleaved pairs are one complex multiply.
+The gradient is the rotation by the opposite angle. Interleaved pairs are one complex multiply;
+halves are x [cos, cos] + (x with its halves exchanged) [-sin, sin], which runs along whole rows.
 Angles are formed in float64: at position 10^5 a float32 angle is wrong in the second digit.
 """
 
@@ -13,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from backends.fused.numpy._rows import by_blocks, floats
+from backends.fused.numpy._scratch import scratch
 
 __all__ = ["forward", "supports", "vjp"]
 
@@ -70,13 +72,13 @@ def _rotate(x, positions, layout, base, sign):
         raise ValueError(
             f"rope: positions have shape {positions.shape}, x has {x.shape}; needs [T] or [*B T]"
         )
-    turn = _turns(where.tobytes(), where.shape, where.dtype.str, d, float(base), x.dtype.str)
+    turn = _turns(where.tobytes(), where.shape, where.dtype.str, layout, d, float(base), x.dtype.str)
     y = np.empty(x.shape, x.dtype)
     if not y.size:
         return y
     rotate = _interleaved if layout == "interleaved" else _half
-    turn = np.broadcast_to(turn, (*x.shape[:-1], d // 2))
-    by_blocks(lambda r, _: rotate(x[r], turn[r], y[r], sign), len(x), x[0].size)
+    turn = [np.broadcast_to(part, (*x.shape[:-1], part.shape[-1])) for part in turn]
+    by_blocks(lambda r, _: rotate(x[r], *(part[r] for part in turn), y[r], sign), len(x), x[0].size)
     return y
 
 
@@ -87,13 +89,15 @@ def _interleaved(x, turn, y, sign):
     np.multiply(pairs, turn if sign > 0 else turn.conj(), out=y.view(turn.dtype))
 
 
-def _half(x, turn, y, sign):
-    cos, sin = turn.real, turn.imag * sign
+def _half(x, cos, sin, y, sign):
     n = x.shape[-1] // 2
-    np.multiply(x[..., :n], cos, out=y[..., :n])
-    y[..., :n] -= x[..., n:] * sin
-    np.multiply(x[..., n:], cos, out=y[..., n:])
-    y[..., n:] += x[..., :n] * sin
+    np.multiply(x, cos, out=y)
+    with scratch() as work:
+        other = work.take("other", x.shape, x.dtype)
+        other[..., :n] = x[..., n:]
+        other[..., n:] = x[..., :n]
+        other *= sin
+        (np.add if sign > 0 else np.subtract)(y, other, out=y)
 
 
 def _spread(positions, x):
@@ -108,11 +112,19 @@ def _spread(positions, x):
 
 
 @lru_cache(maxsize=16)
-def _turns(positions, shape, kind, d, base, dtype):
-    """e^{i position theta}: complex[*shape d/2]. Kept, as sines cost more than the rotation."""
+def _turns(positions, shape, kind, layout, d, base, dtype):
+    """e^{i position theta} [*shape d/2], or for halves [cos, cos] and [-sin, sin], each [*shape d].
+
+    Kept, as sines cost more than the rotation.
+    """
     where = np.frombuffer(positions, kind).reshape(shape).astype(np.float64)
     angle = where[..., None] * base ** (-np.arange(0, d, 2) / max(d, 1))
-    turn = np.empty(angle.shape, np.result_type(np.dtype(dtype), np.complex64))
-    turn.real, turn.imag = np.cos(angle), np.sin(angle)
-    turn.flags.writeable = False
-    return turn
+    cos, sin = np.cos(angle), np.sin(angle)
+    if layout == "half":
+        parts = [np.concatenate(pair, -1).astype(dtype) for pair in ((cos, cos), (-sin, sin))]
+    else:
+        parts = [np.empty(angle.shape, np.result_type(np.dtype(dtype), np.complex64))]
+        parts[0].real, parts[0].imag = cos, sin
+    for part in parts:
+        part.flags.writeable = False
+    return parts
