@@ -21,6 +21,8 @@ def _sizes(draw, c):
     return (draw(dims(0, 6, 70).strategy(False)),)
 
 
+SIGNED = ("m", "velocity")  # fields of a state that turn with the gradient's sign; the others are of its square
+
 FLAGS = {
     "some": Flag(lambda c: c.n[0] > 0, {"n": choose((1,), (3,), (6,))}),
     "none": Flag(lambda c: c.n[0] == 0, {"n": (0,)}),
@@ -40,7 +42,7 @@ def adam_space(id, **fields):
         beta2=choose(0.999, 0.75, 0.0),
         eps=choose(1e-8, 1e-3, 0.5),
     )
-    return cases(id, **known, **fields, flags=FLAGS)
+    return cases(id, **{**known, **fields}, flags=FLAGS)
 
 
 def f64(*arrays):
@@ -136,9 +138,9 @@ def commutes_with_permutation_and_signs(impl, c, expect):
         return (sign * x)[order]
 
     out, after = impl(c)
-    state = c.state._replace(**{k: turned(x) for k, x in c.state._asdict().items() if k in ("m", "velocity")})
-    if "v" in c.state._fields:
-        state = state._replace(v=c.state.v[order])
+    state = c.state._replace(**{
+        k: turned(x) if k in SIGNED else x[order] for k, x in c.state._asdict().items() if hasattr(x, "shape")
+    })  # fmt: skip
     other, later = impl(c.replace(param=turned(c.param), grad=turned(c.grad), state=state))
     expect.same(other, turned(out), "th in the other order")
     expect.same(later[0], turned(after[0]), "the first moment in the other order")
