@@ -8,6 +8,8 @@ parameters in the order in which the groups list them; the leaves are those of t
     step, exp_avg, exp_avg_sq, max_exp_avg_sq               AmsgradState(m, v, v_max, t), of form "torch"
     momentum_buffer                                         SgdState(velocity), of form "torch"
     exp_avg                                                 LionState(m)
+    rows, columns, step  (columns not of a vector)          AdafactorState(rows, columns, t)
+    average, step                                           EmaState(average, t)
 
 Notation
     arrays -> {"<prefix>.<leaf>": array}, as a flat file (safetensors) has them; the prefix is "state.<k>" or the
@@ -18,6 +20,8 @@ Conventions
     C2  `order` names the parameters that k = 0, 1, .. stand for: torch's file does not know the names.
     C3  torch.optim.Muon keeps (1 - momentum) times our velocity in its momentum_buffer; its first step is C4 of `muon`.
     C4  Arrays are copied.
+    C5  The last two rows have our own leaves: torch's Adafactor keeps means, row_var = R / c and col_var = C / r, which
+        would not come back to the same bits.
 
 Laws
     L1 each_set_of_leaves_is_a_state         L2 counts_are_integers
@@ -31,8 +35,10 @@ import re
 
 import numpy as np
 
+from ref.optim.adafactor import AdafactorState
 from ref.optim.adamw import AdamState
 from ref.optim.amsgrad import AmsgradState
+from ref.optim.ema import EmaState
 from ref.optim.lion import LionState
 from ref.optim.sgd import SgdState
 from ref.spec import spec
@@ -43,7 +49,10 @@ LAYOUT = {
     AmsgradState: {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq", "t": "step"},
     SgdState: {"velocity": "momentum_buffer"},
     LionState: {"m": "exp_avg"},
+    AdafactorState: {"rows": "rows", "columns": "columns", "t": "step"},
+    EmaState: {"average": "average", "t": "step"},
 }
+OPTIONAL = {"columns"}  # a vector's state has none
 INDEX = re.compile(r"state\.(\d+)")
 
 
@@ -97,7 +106,8 @@ def to_torch(states):
             raise TypeError(f"to_torch: the state of {name} is a {type(state).__name__}; needed one of {kinds}")
         for field, leaf in LAYOUT[type(state)].items():
             value = getattr(state, field)
-            flat[f"{name}.{leaf}"] = np.array(value, np.float32) if leaf == "step" else np.array(value)
+            if value is not None:
+                flat[f"{name}.{leaf}"] = np.array(value, np.float32) if leaf == "step" else np.array(value)
     return flat
 
 
@@ -114,8 +124,9 @@ def _named(prefix, order):
 
 def _state(name, leaves):
     for kind, layout in LAYOUT.items():
-        if set(layout.values()) == set(leaves):
-            values = {field: leaves[leaf] for field, leaf in layout.items()}
+        wanted = set(layout.values())
+        if wanted - OPTIONAL <= set(leaves) <= wanted:
+            values = {field: leaves.get(leaf) for field, leaf in layout.items()}
             _check(name, leaves)
             return kind(**{f: _count(name, x) if f == "t" else x for f, x in values.items()})
     known = "; ".join(", ".join(layout.values()) for layout in LAYOUT.values())

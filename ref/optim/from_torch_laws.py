@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ref.optim.adafactor import AdafactorState
 from ref.optim.adamw import AdamState
 from ref.optim.amsgrad import AmsgradState
+from ref.optim.ema import EmaState
 from ref.optim.lion import LionState
 from ref.optim.sgd import SgdState
 from ref.spec import bounds, law, mutant
@@ -17,7 +19,13 @@ LEAVES = {
     "amsgrad": ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
     "sgd": ("momentum_buffer",),
     "lion": ("exp_avg",),
+    "adafactor": ("rows", "columns", "step"),
+    "ema": ("average", "step"),
 }
+STATES = {
+    "adam": AdamState, "amsgrad": AmsgradState, "sgd": SgdState, "lion": LionState, "adafactor": AdafactorState,
+    "ema": EmaState,
+}  # fmt: skip
 NAMES = [f"layers.{k}.weight" for k in range(12)]
 
 
@@ -35,7 +43,7 @@ def _arrays(draw, c):
 space = cases(
     ID,
     count=choose(3, 12, 1, 0),
-    kinds=choose(("adam",), ("sgd", "amsgrad"), ("lion", "adam", "sgd")),
+    kinds=choose(("adam",), ("sgd", "amsgrad"), ("lion", "adam", "sgd"), ("ema", "adafactor")),
     order=choose(None, NAMES),
     arrays=_arrays,
     flags={
@@ -67,8 +75,7 @@ def each_set_of_leaves_is_a_state(impl, c, expect):
     found = states_of(impl, c, expect)
     for k, state in enumerate(found.values()):
         kind = c.kinds[k % len(c.kinds)]
-        wanted = {"adam": AdamState, "amsgrad": AmsgradState, "sgd": SgdState, "lion": LionState}[kind]
-        expect.holds(type(state) is wanted, f"the kind of state {k}")
+        expect.holds(type(state) is STATES[kind], f"the kind of state {k}")
         arrays = [x for field, x in zip(state._fields, state, strict=True) if field != "t"]
         leaves = [x for x in LEAVES[kind] if x != "step"]
         for name, x in zip(leaves, arrays, strict=True):
@@ -159,6 +166,8 @@ KINDS = {
     frozenset(LEAVES["amsgrad"]): lambda x: AmsgradState(x["exp_avg"], x["exp_avg_sq"], x["max_exp_avg_sq"], x["step"]),
     frozenset(LEAVES["sgd"]): lambda x: SgdState(x["momentum_buffer"]),
     frozenset(LEAVES["lion"]): lambda x: LionState(x["exp_avg"]),
+    frozenset(LEAVES["adafactor"]): lambda x: AdafactorState(x["rows"], x["columns"], x["step"]),
+    frozenset(LEAVES["ema"]): lambda x: EmaState(x["average"], x["step"]),
 }
 
 

@@ -9,6 +9,7 @@ from ref.demo import checkpoint_file
 from ref.optim import adafactor as factored
 from ref.optim import adamw as adamw_module
 from ref.optim import amsgrad as ams
+from ref.optim import ema as averages
 from ref.optim import lion as lions
 from ref.optim import sgd as sgds
 from ref.optim.adam import adam
@@ -27,6 +28,8 @@ OPTIMIZERS = {
     "lion": (lions.lion, lions.start),
     "sgd": (lambda *a: sgds.sgd(*a, momentum=0.9), sgds.start),
     "muon": (muon, sgds.start),
+    "adafactor": (factored.adafactor, factored.start),
+    "ema": (lambda p, g, s: averages.ema(p + g, s), averages.start),
 }
 
 
@@ -54,10 +57,17 @@ def test_a_state_in_a_file_continues_to_the_same_bits(name, tmp_path):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes() and np.asarray(a).dtype == np.asarray(b).dtype
 
 
-def test_adafactor_has_no_layout_of_torch():
-    state = factored.start(np.ones((2, 3)))
-    with pytest.raises(TypeError, match="to_torch: the state of w is a AdafactorState; needed one of AdamState"):
-        to_torch({"w": state})
+def test_a_vector_of_adafactor_has_no_columns():
+    state = factored.adafactor(np.ones(3), np.arange(3.0), factored.start(np.ones(3)))[1]
+    flat = to_torch({"w": state})
+    assert sorted(flat) == ["w.rows", "w.step"]
+    back = from_torch(flat)["w"]
+    assert back.columns is None and np.array_equal(back.rows, state.rows) and back.t == 1
+
+
+def test_a_state_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match="to_torch: the state of w is a ScalerState; needed one of AdamState"):
+        to_torch({"w": scaler_start()})
 
 
 @pytest.mark.parametrize(

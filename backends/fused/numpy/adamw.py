@@ -3,7 +3,7 @@
     m <- b1 m + (1 - b1) g            v <- b2 v + (1 - b2) g^2
     p <- p (1 - lr decay) - lr (m / c1) / (sqrt(v / c2) + eps),   c = 1 - b^t
 
-The corrections are moved into scalars, which leaves 13 passes over a block that stays in cache:
+The corrections are moved into scalars, which leaves 13 passes (12 without decay) over a block that stays in cache:
 
     p <- p (1 - lr decay) - (lr sqrt(c2) / c1) m / (sqrt(v) + eps sqrt(c2))
 """
@@ -50,7 +50,8 @@ def adamw_(param, grad, m, v, t, *, lr, beta1, beta2, eps, weight_decay):
         np.add(w, number(eps * c2), out=w)
         np.divide(mean, w, out=w)
         np.multiply(w, number(lr * c2 / c1), out=w)
-        np.multiply(p, number(1 - lr * weight_decay), out=p)
+        if weight_decay:
+            np.multiply(p, number(1 - lr * weight_decay), out=p)
         np.subtract(p, w, out=p)
 
     run_blocks("adamw_", kernel, param=param, grad=grad, m=m, v=v)
