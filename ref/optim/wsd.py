@@ -1,7 +1,6 @@
 """Learning rate: warm-up, stable, decay.
 
-Source: Hu et al. 2024 (2404.06395, MiniCPM) sec. 4.3; Haegele et al. 2024 (2405.18392) Eq. 1-2 for the shapes of the
-decay.
+Source: Hu et al. 2024 (2404.06395, MiniCPM) sec. 4; Haegele et al. 2024 (2405.18392) sec. 3 for the decays.
 
     r(t) = P t / W                              0 <= t < W
     r(t) = P                                    W <= t <= N - D
