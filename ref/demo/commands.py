@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ref.demo.figures import figures
+
 console = Console()
 VOCABULARY = 1024
 # What each command trains, by measurement on the validation part.
@@ -26,9 +28,10 @@ Steps = Annotated[int | None, typer.Option(min=2, help="Training steps; by defau
 
 
 def register(app):
-    """Add both commands to a typer app."""
+    """Add the commands to a typer app."""
     app.command()(demo)
     app.command()(train)
+    app.command()(figures)
 
 
 def demo(

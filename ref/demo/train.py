@@ -23,6 +23,7 @@ from ref.demo import bpe, checkpoint_file
 from ref.losses.softmax_cross_entropy import softmax_cross_entropy
 from ref.models.llama import llama, parameter_shapes
 from ref.nn.dropout import dropout
+from ref.optim.parameter_groups import parameter_groups
 from ref.optim.warmup_cosine import warmup_cosine
 
 START = b"\n"  # a text is scored after a line feed
@@ -81,11 +82,12 @@ class Run:
         self.step, self.curve = 0, []
         values = initial(config, self.rng)
         # One flat array, the matrices first: AdamW then runs over two slices, with and without decay.
-        order = sorted(values, key=lambda n: not _decays(n, values[n].shape))
+        plain = set(parameter_groups({n: a.shape for n, a in values.items()})["no_decay"])
+        order = sorted(values, key=lambda n: n in plain)
         self.flat, self.params = _views(order, values)
         self.gradient, self.slots = _views(order, {n: np.zeros_like(a) for n, a in values.items()})
         self.m, self.v = np.zeros_like(self.flat), np.zeros_like(self.flat)
-        self.decayed = sum(values[n].size for n in order if _decays(n, values[n].shape))
+        self.decayed = sum(values[n].size for n in order if n not in plain)
 
     def advance(self):
         """One step; returns its loss in bits per byte."""
@@ -229,10 +231,6 @@ def train(run, folder, *, watch=lambda run, bits: None):
         if run.step % run.plan.save_every == 0 or run.step == run.plan.steps:
             run.save(folder)
     return run
-
-
-def _decays(name, shape):
-    return len(shape) > 1 and name != "model.embed_tokens.weight" and name != "lm_head.weight"
 
 
 def _views(order, values):

@@ -32,7 +32,7 @@ import math
 from typing import Any, NamedTuple
 
 from autodiff import namespace
-from ref.optim.sgd import check_finite, check_fractions, check_numbers, check_state
+from ref.optim.sgd import check_count, check_finite, check_fractions, check_numbers, check_state
 from ref.spec import bind, spec
 
 SHAPES = "param[*n], grad[*n], m[*n], v[*n]"
@@ -115,6 +115,5 @@ def check(function, param, grad, state, lr, beta1, beta2, eps, weight_decay, nam
     bind(function, SHAPES, param=param, grad=grad, m=state.m, v=state.v)
     check_numbers(function, lr=lr, eps=eps, weight_decay=weight_decay)
     check_fractions(function, beta1=beta1, beta2=beta2)
-    if state.t < 0:
-        raise ValueError(f"{function}: state has t={state.t}; needed a count >= 0")
+    check_count(function, state.t)
     check_finite(function, f"the gradient of {name}", grad)

@@ -21,6 +21,8 @@ def _sizes(draw, c):
     return (draw(dims(0, 6, 70).strategy(False)),)
 
 
+SIGNED = ("m", "velocity")  # fields of a state that turn with the gradient's sign; the others are of its square
+
 FLAGS = {
     "some": Flag(lambda c: c.n[0] > 0, {"n": choose((1,), (3,), (6,))}),
     "none": Flag(lambda c: c.n[0] == 0, {"n": (0,)}),
@@ -40,7 +42,7 @@ def adam_space(id, **fields):
         beta2=choose(0.999, 0.75, 0.0),
         eps=choose(1e-8, 1e-3, 0.5),
     )
-    return cases(id, **known, **fields, flags=FLAGS)
+    return cases(id, **{**known, **fields}, flags=FLAGS)
 
 
 def f64(*arrays):
@@ -136,9 +138,9 @@ def commutes_with_permutation_and_signs(impl, c, expect):
         return (sign * x)[order]
 
     out, after = impl(c)
-    state = c.state._replace(**{k: turned(x) for k, x in c.state._asdict().items() if k in ("m", "velocity")})
-    if "v" in c.state._fields:
-        state = state._replace(v=c.state.v[order])
+    state = c.state._replace(**{
+        k: turned(x) if k in SIGNED else x[order] for k, x in c.state._asdict().items() if hasattr(x, "shape")
+    })  # fmt: skip
     other, later = impl(c.replace(param=turned(c.param), grad=turned(c.grad), state=state))
     expect.same(other, turned(out), "th in the other order")
     expect.same(later[0], turned(after[0]), "the first moment in the other order")
@@ -243,3 +245,69 @@ def keeping_outside(step, fields):
         return out, new
 
     return function
+
+
+# Matrices whose singular values are known, for Newton-Schulz and Muon ---------------------------------
+
+
+JORDAN, CONVERGING = (3.4445, -4.7750, 2.0315), (1.875, -1.25, 0.375)
+
+
+def diagonal(rows, columns, values):
+    """[r c] with values[k] at (rows[k], columns[k]): singular values |values|, an exact matrix."""
+    x = np.zeros((len(rows), len(columns)))
+    for k, value in enumerate(values):
+        x[rows[k], columns[k]] = value
+    return x
+
+
+def draw_diagonal(draw, c, low=0):
+    """A diagonal with its rows, columns and signs shuffled; singular values low/8 .. 2."""
+    g = rng(draw)
+    values = g.integers(low, 17, min(c.r, c.c)) / 8.0 * g.choice([-1.0, 1.0], min(c.r, c.c))
+    values[0] = values[0] or 1.0
+    return diagonal(g.permutation(c.r), g.permutation(c.c), values)
+
+
+def phi(s, steps, coefficients):
+    """a s + b s^3 + c s^5, `steps` times, a number at a time."""
+    a, b, c = coefficients
+    for _ in range(steps):
+        s = a * s + b * s**3 + c * s**5
+    return s
+
+
+def iterated(x, steps, coefficients, eps):
+    """Newton-Schulz of a matrix with at most one entry a row and a column: each entry goes through phi alone."""
+    x = np.asarray(x, np.float64)
+    norm = np.sqrt(np.sum(x * x)) + eps
+    return phi(x / (norm if norm else 1.0), steps, coefficients)
+
+
+def iteration_bound(shape, steps, coefficients, dtype):
+    """Roundings of `steps` polynomials of a matrix.
+
+    Singular values stay below 1.21 (the peak of phi) for Jordan's coefficients, and 1 for the converging ones, so the
+    terms of a step are at most 1.21 |a| + 1.8 |b| + 2.6 |c| in norm, each with at most 2 k + l + 6 roundings an entry
+    for a k x l matrix. An error grows by max |phi'| on that range, and by phi(s) / s <= a outside the row space: 4 a
+    step covers both for Jordan's. The converging ones let an error grow by 1.875 only while s is small, at most to
+    1 / s_0 <= 8 sqrt(min(r, c)) 2 in all.
+    """
+    a, b, c = map(abs, coefficients)
+    size = 1.21 * a + 1.8 * b + 2.6 * c
+    growth = (4.0**steps - 1) / 3 + 4.0**steps / 10 if a > 2 else steps * 16 * np.sqrt(min(shape))
+    return bounds.rounding(2 * min(shape) + max(shape) + 6, size * growth, dtype)
+
+
+def newton_schulz_of(x, steps, coefficients, eps, **edit):
+    """The iteration in plain NumPy whose parts an edit replaces."""
+    a, b, c = coefficients
+    turned = edit.get("turn", lambda r, c: r > c)(*x.shape[-2:])
+    X = np.swapaxes(x, -1, -2) if turned else x
+    norm = edit.get("norm", lambda X: np.sqrt(np.sum(X * X, axis=(-2, -1), keepdims=True)))(X)
+    norm = edit.get("floor", np.add)(norm, eps)
+    X = X / (np.where(norm == 0, 1, norm) if edit.get("guarded", True) else norm)
+    for _ in range(steps):
+        A = X @ np.swapaxes(X, -1, -2)
+        X = a * X + edit.get("poly", lambda A: b * A + c * (A @ A))(A) @ X
+    return (np.swapaxes(X, -1, -2) if turned else X).astype(x.dtype)

@@ -129,6 +129,12 @@ def check_fractions(function, **numbers):
             raise ValueError(f"{function}: {name}={x}; needed a number in [0, 1)")
 
 
+def check_count(function, t):
+    """ValueError unless the state's count of steps is at least 0."""
+    if t < 0:
+        raise ValueError(f"{function}: state has t={t}; needed a count >= 0")
+
+
 def check_finite(function, what, array):
     """ValueError where an array holds NaN or an infinity: one such gradient spoils a state for ever."""
     array = raw(array)

@@ -66,20 +66,29 @@ def warmup_cosine(step, *, peak, warmup, total, final=0.0):
     >>> [warmup_cosine(t, peak=1.0, warmup=2, total=6) for t in (1, 2, 4, 6, 9)]
     [0.5, 1.0, 0.5, 0.0, 0.0]
     """
-    W, N = operator.index(warmup), operator.index(total)
+    W, N = check_spans("warmup_cosine", warmup=warmup, total=total)
     check_numbers("warmup_cosine", peak=peak, final=final)
+    xp, t, given = counted("warmup_cosine", step)
+    done = xp.minimum(xp.maximum(t - W, xp.zeros_like(t)) / (N - W), xp.ones_like(t))
+    falling = final + (peak - final) * (1 + xp.cos(math.pi * done)) / 2
+    return given(xp.where(t < W, peak * t / max(W, 1), falling))
+
+
+def check_spans(function, **spans):
+    """The steps W and N of `warmup` and `total` as ints; ValueError unless 0 <= W < N."""
+    W, N = (operator.index(x) for x in spans.values())
     if not 0 <= W < N:
-        raise ValueError(f"warmup_cosine: warmup={W}, total={N}; needed 0 <= warmup < total")
+        first, last = spans
+        raise ValueError(f"{function}: {first}={W}, {last}={N}; needed 0 <= {first} < {last}")
+    return W, N
+
+
+def counted(function, step):
+    """(namespace, the steps as float64, how to give a rate back): a Python int in, a Python float out."""
     plain = isinstance(step, int) and not isinstance(step, bool)
     xp = backends.get("numpy") if plain else namespace(step)
     t = xp.asarray(step) if plain else step
-    bind("warmup_cosine", "step:int[*B]", step=t)
+    bind(function, "step:int[*B]", step=t)
     if bool(xp.any(t < 0)):
-        raise ValueError(f"warmup_cosine: step has {int(xp.min(t))}; needed steps >= 0")
-
-    t = xp.astype(t, xp.float64)
-    rising = peak * t / max(W, 1)
-    done = xp.minimum(xp.maximum(t - W, xp.zeros_like(t)) / (N - W), xp.ones_like(t))
-    falling = final + (peak - final) * (1 + xp.cos(math.pi * done)) / 2
-    rate = xp.where(t < W, rising, falling)
-    return float(rate) if plain else rate
+        raise ValueError(f"{function}: step has {int(xp.min(t))}; needed steps >= 0")
+    return xp, xp.astype(t, xp.float64), float if plain else lambda rate: rate

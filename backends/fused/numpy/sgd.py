@@ -1,0 +1,46 @@
+"""SGD with momentum in torch's form, plain or Nesterov, in place, a block at a time.
+
+    b <- mu b + (g + decay p),      p <- p - lr d,      d = b,  or  (g + decay p) + mu b  (Nesterov)
+"""
+
+import numpy as np
+
+from backends.fused.numpy._blocks import run_blocks
+
+__all__ = ["sgd_"]
+
+
+def sgd_(param, grad, velocity, *, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+    """One step of SGD; writes param and velocity.
+
+    Parameters
+    ----------
+    param, grad, velocity : float[n], or lists of such
+        Flat, contiguous, of one dtype; `grad` is only read.
+    lr, momentum, weight_decay : float
+    nesterov : bool
+
+    Raises
+    ------
+    ValueError
+        Arrays that are not flat, contiguous and of one length and dtype, or lists of different lengths.
+    """
+
+    def kernel(w, p, g, b):
+        number = p.dtype.type
+        if weight_decay:
+            np.multiply(p, number(weight_decay), out=w)
+            np.add(w, g, out=w)
+            g = w
+        np.multiply(b, number(momentum), out=b)
+        np.add(b, g, out=b)
+        if nesterov:
+            # mu b + g, where g may lie in w: p takes the two parts one after the other.
+            np.multiply(g, number(lr), out=w)
+            np.subtract(p, w, out=p)
+            np.multiply(b, number(lr * momentum), out=w)
+        else:
+            np.multiply(b, number(lr), out=w)
+        np.subtract(p, w, out=p)
+
+    run_blocks("sgd_", kernel, param=param, grad=grad, velocity=velocity)
