@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ref.spec import bounds
+from ref.spec.cases import cases, choose, dims
 
 
 def f64(c, *names):
@@ -63,3 +66,51 @@ def threefry(counter, key):
 def split(n):
     """(upper, lower) 32 bits of an integer."""
     return (n >> 32) & 0xFFFFFFFF, n & 0xFFFFFFFF
+
+
+# Rotations -------------------------------------------------------------------------------------------
+
+
+def place(i, half, layout):
+    """Channels of pair i of `half`."""
+    return (2 * i, 2 * i + 1) if layout == "interleaved" else (i, i + half)
+
+
+def turned_by(x, angle, layout, sign=1):
+    """x[... d] with pair i turned by angle(i), an array [...], by Python's own sines."""
+    half = x.shape[-1] // 2
+    out = np.zeros(x.shape)
+    for i in range(half):
+        angles = np.broadcast_to(angle(i) * sign, x.shape[:-1])
+        cos, sin = (np.array([f(t) for t in angles.ravel()]).reshape(angles.shape) for f in (math.cos, math.sin))
+        j, k = place(i, half, layout)
+        out[..., j] = x[..., j] * cos - x[..., k] * sin
+        out[..., k] = x[..., j] * sin + x[..., k] * cos
+    return out
+
+
+# Frequencies of a rotary embedding -------------------------------------------------------------------
+
+FREQUENCIES = ("float64",)  # angles are formed in float64, so frequencies are
+
+
+def frequency_space(id, **fields):
+    """Frequencies base^{-i / n} of n pairs, and the options of their scaling."""
+    return cases(
+        id, n=dims(1, 8, large=64), base=choose(10000.0, 100.0, 500000.0),
+        theta=lambda draw, c: c.base ** (-np.arange(c.n) / c.n), **fields,
+    )  # fmt: skip
+
+
+def frequency_bound(c, n=12):
+    """A dozen roundings of a frequency; a power's exponent may be off by as much."""
+    return bounds.rounding(n + 30, c.theta, "float64")
+
+
+def plain_frequencies(**options):
+    """The default-size test: four pairs of base 10000 under options that leave them."""
+
+    def make():
+        return (10000.0 ** (-np.arange(4) / 4),), options
+
+    return make
