@@ -24,6 +24,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from ref.nn.segment_positions import offsets, segment_of
+
 ALIGNMENTS = ("bottom_right", "top_left")
 
 
@@ -284,21 +286,10 @@ def relative(values, left=0):
     return _Relative(tuple(map(float, values)), int(left))
 
 
-def offsets(function, name, given):
-    """Offsets of segments as a tuple of ints; refused unless they begin with 0 and never fall."""
-    found = tuple(int(x) for x in given)
-    if not found or found[0] != 0:
-        raise ValueError(f"{function}: {name} begins with {found[:1] or 'nothing'}; needed 0")
-    for n, (a, b) in enumerate(zip(found[:-1], found[1:], strict=True)):
-        if b < a:
-            raise ValueError(f"{function}: {name} falls from {a} to {b} at segment {n}; needed offsets that never fall")
-    return found
-
-
 def _local(xp, starts, places):
     """(segment, place in it) of each place."""
     starts = xp.asarray(starts, dtype=places.dtype)
-    segment = xp.searchsorted(starts[1:], places, side="right")
+    segment = segment_of(xp, starts, places)
     return segment, places - xp.take(starts, segment)
 
 
