@@ -91,7 +91,7 @@ class _Plan(NamedTuple):
             return materialise(source, self.xp, self.T, self.S)[..., rows, cols]
         i, j = (self.xp.arange(x.start, x.stop) for x in (rows, cols))
         tile = source.tile(self.xp, i, j, self.T, self.S)
-        tile = self.xp.astype(tile, self.dtype) if source.kind == "bias" else tile
+        tile = self.xp.astype(tile, self.dtype) if source is self.bias else tile
         return self.xp.broadcast_to(tile, (*tile.shape[:-2], *i.shape, *j.shape))
 
     def logits(self, raw_logits, keep, bias):

@@ -30,6 +30,13 @@ ALIGNMENTS = ("bottom_right", "top_left")
 
 
 class _Mask:
+    """What a rule of a mask answers, for T rows and S columns:
+
+    tile(xp, rows, cols, T, S)          bool[rows cols], True where the row sees the column
+    columns(start, stop, T, S)          (low, high): the columns that rows start..stop - 1 can see
+    full_columns(start, stop, T, S)     (low, high): the columns that every one of them sees
+    """
+
     kind = "mask"
 
     def __and__(self, other):
@@ -45,8 +52,7 @@ class Bias:
         return _Sum((self, other))
 
     def columns(self, start, stop, T, S):
-        """(low, high): a bias hides nothing."""
-        return 0, S
+        return 0, S  # a bias hides nothing
 
 
 @dataclass(frozen=True)
@@ -60,15 +66,12 @@ class _Causal(_Mask):
         return S - T if self.align == "bottom_right" else 0
 
     def tile(self, xp, rows, cols, T, S):
-        """bool[rows cols], True where the row sees the column."""
         return cols[None, :] <= rows[:, None] + self._shift(T, S)
 
     def columns(self, start, stop, T, S):
-        """(low, high): the columns that rows start..stop - 1 can see."""
         return 0, min(max(stop + self._shift(T, S), 0), S)
 
     def full_columns(self, start, stop, T, S):
-        """(low, high): the columns that every one of rows start..stop - 1 sees."""
         return 0, min(max(start + 1 + self._shift(T, S), 0), S)
 
 
@@ -81,17 +84,14 @@ class _Window(_Mask):
         return f"window({self.left}, {self.right})"
 
     def tile(self, xp, rows, cols, T, S):
-        """bool[rows cols], True where the row sees the column."""
         offset = cols[None, :] - (rows[:, None] + (S - T))
         return (offset >= -self.left) & (offset <= self.right)
 
     def columns(self, start, stop, T, S):
-        """(low, high): the columns that rows start..stop - 1 can see."""
         low = min(max(start + (S - T) - self.left, 0), S)
         return low, min(max(stop + (S - T) + self.right, low), S)
 
     def full_columns(self, start, stop, T, S):
-        """(low, high): the columns that every one of rows start..stop - 1 sees."""
         low = min(max(stop - 1 + (S - T) - self.left, 0), S)
         return low, max(low, min(start + 1 + (S - T) + self.right, S))
 
@@ -104,16 +104,13 @@ class _All(_Mask):
         return " & ".join(map(repr, self.rules))
 
     def tile(self, xp, rows, cols, T, S):
-        """bool[rows cols], True where every rule keeps the column."""
         first, second = (rule.tile(xp, rows, cols, T, S) for rule in self.rules)
         return first & second
 
     def columns(self, start, stop, T, S):
-        """(low, high): the columns that rows start..stop - 1 can see."""
         return _overlap(rule.columns(start, stop, T, S) for rule in self.rules)
 
     def full_columns(self, start, stop, T, S):
-        """(low, high): the columns that every one of rows start..stop - 1 sees."""
         return _overlap(rule.full_columns(start, stop, T, S) for rule in self.rules)
 
 
@@ -125,7 +122,6 @@ class _Sum(Bias):
         return " + ".join(map(repr, self.rules))
 
     def tile(self, xp, rows, cols, T, S):
-        """float[... rows cols], the sum of the two."""
         first, second = (rule.tile(xp, rows, cols, T, S) for rule in self.rules)
         return first + second
 
@@ -139,7 +135,6 @@ class _Relative(Bias):
         return f"relative({list(self.values)}, {self.left})"
 
     def tile(self, xp, rows, cols, T, S):
-        """float[rows cols]: the value of each distance."""
         distance = cols[None, :] - (rows[:, None] + (S - T))
         place = xp.clip(distance + self.left, 0, len(self.values) - 1)
         return xp.reshape(xp.take(xp.asarray(self.values), xp.reshape(place, (-1,))), place.shape)
@@ -156,17 +151,16 @@ class _Segments(_Mask):
         return f"segments({list(self.rows)}, {list(self.cols)}{inside})"
 
     def tile(self, xp, rows, cols, T, S):
-        """bool[rows cols], True where both lie in one segment and the rule inside keeps the column."""
         self._check(T, S)
         (i, row), (j, col) = _local(xp, self.rows, rows), _local(xp, self.cols, cols)
         same = i[:, None] == j[None, :]
         if self.inside is None:
             return same
-        own_T, own_S = (xp.take(_lengths(xp, x), i)[:, None] for x in (self.rows, self.cols))
+        starts = [xp.asarray(x, dtype=rows.dtype) for x in (self.rows, self.cols)]
+        own_T, own_S = (xp.take(x[1:] - x[:-1], i)[:, None] for x in starts)
         return same & self.inside.tile(xp, row, col, own_T, own_S)
 
     def columns(self, start, stop, T, S):
-        """(low, high): the columns that rows start..stop - 1 can see."""
         self._check(T, S)
         first, last = (bisect_right(self.rows, row) - 1 for row in (start, stop - 1))
         low, high = self.cols[first], self.cols[last + 1]
@@ -176,7 +170,6 @@ class _Segments(_Mask):
         return min(low, high), high
 
     def full_columns(self, start, stop, T, S):
-        """(low, high): the columns that every one of rows start..stop - 1 sees."""
         self._check(T, S)
         first, last = (bisect_right(self.rows, row) - 1 for row in (start, stop - 1))
         at, end = self.cols[first], self.cols[first + 1]
@@ -279,7 +272,7 @@ def relative(values, left=0):
     Raises
     ------
     ValueError
-        No values, or `left` is not one of their places.
+        No values, or `left` is no place among them.
     """
     if not 0 <= left < len(values):
         raise ValueError(f"relative: left={left}, {len(values)} values; needed 0 <= left < their number")
@@ -291,11 +284,6 @@ def _local(xp, starts, places):
     starts = xp.asarray(starts, dtype=places.dtype)
     segment = segment_of(xp, starts, places)
     return segment, places - xp.take(starts, segment)
-
-
-def _lengths(xp, starts):
-    starts = xp.asarray(starts)
-    return starts[1:] - starts[:-1]
 
 
 def is_rule(x):

@@ -140,7 +140,7 @@ def check(q, k, v, *, mask=None, bias=None, softcap=None, function="sdpa"):
 
 
 def _check_rule(function, name, rule):
-    if rule.kind != name:
+    if getattr(rule, "kind", name) != name:  # a stranger's rule need not say
         raise TypeError(f"{function}: {name}={rule!r} is a rule of a {rule.kind}; needed one of a {name}")
 
 

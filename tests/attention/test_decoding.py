@@ -11,6 +11,7 @@ from ref.attention.paged import paged
 from ref.attention.rules import causal, window
 from ref.attention.sdpa import sdpa
 from ref.attention.split_kv import split_kv
+from ref.nn.rope_layout import rope_layout
 
 each_form = pytest.mark.parametrize("form", ["composite", "fused"])
 
@@ -53,6 +54,20 @@ def test_gradients_of_a_layer_are_its_slopes(form):
         h = 1e-5
         there, back = (float(loss(*(a + s * b for a, b in zip(args, step, strict=True)))) for s in (h, -h))
     assert np.isclose(slope, (there - back) / (2 * h), rtol=1e-7)
+
+
+@each_form
+def test_a_shift_of_all_positions_and_a_change_of_layout_leave_the_layer(form):
+    x, (wq, wk, wv, wo) = np.random.default_rng(5).standard_normal((2, 7, 6)), layer(4, 2)
+    options = {"heads": 4, "groups": 2, "rope_base": 100.0}
+    with forms(form):
+        wanted, _ = gqa(x, wq, wk, wv, wo, rope_layout="interleaved", **options)
+        far, _ = gqa(x, wq, wk, wv, wo, rope_layout="interleaved", positions=np.arange(7) + 1000, **options)
+        carried = rope_layout(wq, heads=4), rope_layout(wk, heads=2)
+        half, _ = gqa(x, *carried, wv, wo, **options)
+        gap, _ = gqa(x, wq, wk, wv, wo, rope_layout="interleaved", positions=np.arange(7) * 2, **options)
+    assert np.allclose(far, wanted, atol=1e-10) and np.allclose(half, wanted, atol=1e-12)
+    assert not np.allclose(gap, wanted, atol=1e-3)
 
 
 PUBLISHED = [(32, 32, 32, 262_144), (64, 8, 80, 163_840), (71, 1, 1, 256)]

@@ -57,6 +57,15 @@ def test_gradients_are_slopes(form, absorbed):
     assert np.isclose(slope, (there - back) / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.parametrize("absorbed", [False, True])
+def test_a_shift_of_all_positions_is_invisible(absorbed):
+    params, x = made(SMALL)
+    wanted, _ = mla(params, x, SMALL, absorbed=absorbed)
+    far, _ = mla(params, x, SMALL, absorbed=absorbed, positions=np.arange(5) + 1000)
+    gap, _ = mla(params, x, SMALL, absorbed=absorbed, positions=np.arange(5) * 3)
+    assert np.allclose(far, wanted, rtol=1e-9, atol=1e-9) and not np.allclose(gap, wanted, rtol=1e-3)
+
+
 def logits_without_rope(latent, nope, tokens=12):
     """q^C . W^UK c of one head for every pair of tokens."""
     g = np.random.default_rng(2)
