@@ -67,8 +67,12 @@ def vjp(
 
 def _key(x, base, theta):
     """The frequencies as bytes of float64."""
-    d = x.shape[-1]
-    return (base ** (-np.arange(0, d, 2) / max(d, 1)) if theta is None else theta.astype(np.float64)).tobytes()
+    return _plain(x.shape[-1], float(base)) if theta is None else theta.astype(np.float64).tobytes()
+
+
+@lru_cache(maxsize=16)
+def _plain(d, base):
+    return (base ** (-np.arange(0, d, 2) / max(d, 1))).tobytes()
 
 
 def _rotate(x, positions, layout, theta, factor, sign):
