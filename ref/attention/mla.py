@@ -143,8 +143,8 @@ def mla(params, x, config, *, cache=None, absorbed=False, positions=None):
     TypeError
         x or a parameter is not float, or dtypes or backends differ.
 
-    Complexity, attention alone: expanded H T S (d_h + d_r + d_v) and S d_c H (d_h + d_v) for keys and values; absorbed
-    H T S (2 d_c + d_r) multiply-adds.
+    Complexity: of attention alone, expanded H T S (d_h + d_r + d_v), with H S d_c (d_h + d_v) for keys and values;
+    absorbed H T S (2 d_c + d_r) multiply-adds.
 
     >>> import numpy as np
     >>> config = Config(heads=1, nope=1, rope=2, value=1, latent=1)
