@@ -72,6 +72,7 @@ class _Plan(NamedTuple):
     bias: Any
     softcap: float | None
     scale: float
+    dtype: Any
     rows: list
     cols: list
 
@@ -90,6 +91,7 @@ class _Plan(NamedTuple):
             return materialise(source, self.xp, self.T, self.S)[..., rows, cols]
         i, j = (self.xp.arange(x.start, x.stop) for x in (rows, cols))
         tile = source.tile(self.xp, i, j, self.T, self.S)
+        tile = self.xp.astype(tile, self.dtype) if source is self.bias else tile
         return self.xp.broadcast_to(tile, (*tile.shape[:-2], *i.shape, *j.shape))
 
     def logits(self, raw_logits, keep, bias):
@@ -195,10 +197,18 @@ def _sum_groups(xp, x, G):
     return xp.sum(xp.reshape(x, (*B, G, H // max(G, 1), S, d)), axis=-3)
 
 
+def _check(q, k, v, *, mask=None, bias=None, softcap=None, scale=None, block_rows=None, block_cols=None):
+    check(q, k, v, mask=mask, bias=bias, softcap=softcap, function="flash")
+    for name, size in (("block_rows", block_rows), ("block_cols", block_cols)):
+        if size is not None and size < 1:
+            raise ValueError(f"flash: {name}={size}; needed at least 1")
+
+
 def _plan(q, k, v, *, mask=None, bias=None, softcap=None, scale=None, block_rows=None, block_cols=None):
     xp, T, S = namespace(q, k, v, None if is_rule(bias) else bias), q.shape[-2], k.shape[-2]
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    return _Plan(xp, T, S, mask, bias, softcap, scale, _grid(T, block_rows or BLOCK), _grid(S, block_cols or BLOCK))
+    rows, cols = _grid(T, block_rows or BLOCK), _grid(S, block_cols or BLOCK)
+    return _Plan(xp, T, S, mask, bias, softcap, scale, q.dtype, rows, cols)
 
 
 def _grid(n, size):
@@ -207,6 +217,7 @@ def _grid(n, size):
 
 def _all_at_once(q, k, v, *, block_rows=None, block_cols=None, **options):
     """`sdpa` with its log-sum-exp: what is differentiated where the tiled form cannot be (C5)."""
+    _check(q, k, v, block_rows=block_rows, block_cols=block_cols, **options)
     p, H = _plan(q, k, v, **options), q.shape[-3]
     xp = p.xp
     keep, bias = (p.tile(x, slice(0, p.T), slice(0, p.S)) for x in (p.mask, p.bias))
@@ -252,7 +263,7 @@ def flash(q, k, v, *, mask=None, bias=None, softcap=None, scale=None, block_rows
     ValueError
         Axes disagree, G does not divide H, the mask or bias does not broadcast, softcap <= 0, an empty tile.
     TypeError
-        An array is not float, the mask is not bool, or the backends differ.
+        An array is not float, dtypes or backends differ, the mask is not bool, or a rule is of the other kind.
 
     Complexity: 2 B H T S (d + e) multiply-adds; for each head, besides the outputs, B_r B_c numbers and
     O((B_r + B_c) (d + e)) more (twice the tile in the backward). Q is read once, K and V ceil(T / B_r) times.
@@ -263,10 +274,7 @@ def flash(q, k, v, *, mask=None, bias=None, softcap=None, scale=None, block_rows
     >>> o, np.exp(lse)
     (array([[[2.]]]), array([[2.]]))
     """
-    check(q, k, v, mask=mask, bias=bias, softcap=softcap, function="flash")
-    for name, size in (("block_rows", block_rows), ("block_cols", block_cols)):
-        if size is not None and size < 1:
-            raise ValueError(f"flash: {name}={size}; needed at least 1")
     options = {"softcap": softcap, "scale": scale, "block_rows": block_rows, "block_cols": block_cols}
+    _check(q, k, v, mask=mask, bias=bias, **options)
     # The primitive itself: under forms("composite") the wrapper that `custom` returns would take C5's form.
     return _tiled.primitive((q, k, v), {"mask": raw(mask), "bias": raw(bias), **options})

@@ -20,6 +20,7 @@ Conventions
     C4  A row that sees no key gives zeros and zero gradients; a plain softmax gives NaN.
     C5  What no row sees (padding, another segment) may hold anything, NaN too: it is taken out by
         selection, never by multiplying with zero.
+    C6  A bias is of the queries' dtype and has a gradient, summed over the axes it was spread along.
 
 Laws
     L1 one_key_is_its_value                 L2 two_keys_are_a_logistic
@@ -30,7 +31,7 @@ Laws
     L11 large_logits_pick_the_largest       L12 a_bias_is_a_log_weight
     L13 gradient_of_two_keys                L14 gradient_is_the_closed_form
     L15 invisible_junk_has_no_gradient      L16 key_gradients_cancel
-    L17 unseen_junk_is_invisible
+    L17 unseen_junk_is_invisible            L18 gradient_of_a_bias
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from __future__ import annotations
 import math
 
 from autodiff import namespace
-from ref.attention.rules import materialise
+from ref.attention.rules import is_rule, materialise
 from ref.spec import bind, spec
 
 SHAPES = "q[*B H T d], k[*B G S d], v[*B G S e]"
 
 
-@spec("attention.sdpa", f"{SHAPES} -> [*B H T e]", grads=("q", "k", "v"))
+@spec("attention.sdpa", f"{SHAPES} -> [*B H T e]", grads=("q", "k", "v", "bias"))
 def sdpa(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
     """Attention of T queries over S keys, all at once (an N x N array is made).
 
@@ -70,7 +71,7 @@ def sdpa(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
     ValueError
         Axes disagree, G does not divide H, the mask or bias does not broadcast, softcap <= 0.
     TypeError
-        An array is not float, the mask is not bool, or the backends differ.
+        An array is not float, dtypes or backends differ, the mask is not bool, or a rule is of the other kind.
 
     Complexity: 2 B H T S (d + e) multiply-adds, B H T S memory.
 
@@ -80,7 +81,7 @@ def sdpa(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
     array([[[2.]]])
     """
     H, T, S = check(q, k, v, mask=mask, bias=bias, softcap=softcap, function="sdpa")
-    xp = namespace(q, k, v)
+    xp = namespace(q, k, v, None if is_rule(bias) else bias)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     k, v = repeat_heads(xp, k, H), repeat_heads(xp, v, H)
     keep = None if mask is None else materialise(mask, xp, T, S)
@@ -91,7 +92,7 @@ def sdpa(q, k, v, *, mask=None, bias=None, softcap=None, scale=None):
     if softcap is not None:
         s = softcap * xp.tanh(s / softcap)
     if bias is not None:
-        s = s + materialise(bias, xp, T, S)
+        s = s + materialise(bias, xp, T, S, s.dtype)
     if keep is not None:
         s = xp.where(keep, s, -math.inf)
     return xp.matmul(_softmax(xp, s) if S else s, v)
@@ -130,10 +131,17 @@ def check(q, k, v, *, mask=None, bias=None, softcap=None, function="sdpa"):
     if softcap is not None and not softcap > 0:
         raise ValueError(f"{function}: softcap={softcap}; needed a number > 0, or None")
     for name, extra, kind in (("mask", mask, "bool"), ("bias", bias, "float")):
-        if extra is not None and not hasattr(extra, "tile"):
-            bind(function, f"{name}:{kind}[*any]", **{name: extra})
+        if is_rule(extra):
+            _check_rule(function, name, extra)
+        elif extra is not None:
+            bind(function, f"q[*B H T d], {name}:{kind}[*any]", **{"q": q, name: extra})
             _check_broadcast(function, name, tuple(extra.shape), (*dims["B"], H, T, S))
     return H, T, S
+
+
+def _check_rule(function, name, rule):
+    if getattr(rule, "kind", name) != name:  # a stranger's rule need not say
+        raise TypeError(f"{function}: {name}={rule!r} is a rule of a {rule.kind}; needed one of a {name}")
 
 
 def _check_broadcast(function, name, shape, full):

@@ -13,8 +13,11 @@ from ref.attention.common_laws import (
     f64,
     gradient_bounds,
     output_bound,
+    relative_weight_error,
+    square,
     sum_groups,
     value_size,
+    with_junk,
 )
 from ref.attention.rules import causal
 from ref.attention.sdpa import sdpa
@@ -130,14 +133,6 @@ def masked_keys_are_invisible(impl, c, expect):
 def unseen_junk_is_invisible(impl, c, expect):
     "NaN, infinities or 1e30 in keys and values that no row sees change no bit of the output."
     expect.same(impl(with_junk(c)), impl(c))
-
-
-def with_junk(c):
-    """The case with NaN, inf and 1e30 in the keys and values that no row sees."""
-    grouped = c.keep.reshape(*c.B, c.G, c.R, c.T, c.S)
-    unseen = ~grouped.any(axis=(-3, -2))[..., None]
-    junk = np.array([np.nan, np.inf, -np.inf, 1e30])[np.arange(c.S) % 4][:, None].astype(c.dtype)
-    return c.replace(k=np.where(unseen, junk, c.k), v=np.where(unseen, junk, c.v))
 
 
 @law(
@@ -278,18 +273,30 @@ def key_gradients_cancel(impl, c, expect):
     expect(total, np.zeros_like(total), max(c.S, 1) * limit, "sum of dk", scale)
 
 
+@law(
+    ID, "L18", closed_form=True, needs=("vjp",), given=qkv.where(has_bias=True).reach("grouped", "empty_row"),
+    kills=["bias_gradient_is_scaled", "bias_gradient_of_one_head"],
+)  # fmt: skip
+def gradient_of_a_bias(impl, c, expect):
+    "dbias_ij = sum over batches and heads of p_ij (g_i . v_j - g_i . o_i), whatever the softcap and the scale are."
+    g = np.cos(np.arange(c.q[..., 0].size * c.e)).reshape(*c.q.shape[:-1], c.e).astype(c.dtype)
+    q, k, v, g64, bias = (np.asarray(x, np.float64) for x in (c.q, c.k, c.v, g, c.bias))
+    p, _, _, vv = dense(q, k, v, mask=c.keep, bias=bias, softcap=c.softcap, scale=c.scale)
+    wanted = bias_gradient(g64, p, vv)
+    M, n = c.e * float(np.max(np.abs(g), initial=0.0)) * value_size(c), int(np.prod(c.B, dtype=np.int64)) * c.H
+    # As `gradient_bounds` has dS, summed over n heads.
+    one = bounds.SAFE * M * (4 * relative_weight_error(c) + (3 * c.e + 3 * c.S + c.d + 8 + n) * bounds.u(c.dtype))
+    expect(impl.vjp(c, g)["bias"], wanted, n * one, "dbias", scale=2 * n * M)
+
+
+def bias_gradient(g, p, v):
+    """Of a bias [T S] that all batches and heads share."""
+    dp = g @ np.swapaxes(v, -1, -2)
+    ds = p * (dp - np.sum(p * dp, -1, keepdims=True))
+    return ds.sum(tuple(range(ds.ndim - 2)))
+
+
 # Mutants: one plausible edit each --------------------------------------------------------------------
-
-
-def square(n, **options):
-    """The default-size test: one batch of two heads, n queries, keys and channels, nothing special."""
-
-    def make():
-        rng = np.random.default_rng(0)
-        q, k, v = (rng.standard_normal((2, n, n)) for _ in range(3))
-        return (q, k, v), options
-
-    return make
 
 
 def edited(q, k, v, *, mask=None, bias=None, softcap=None, scale=None, **edit):
@@ -479,6 +486,19 @@ def _by_multiplying(g, q, k, v, **options):
     return dense_vjp(g, q, k, v, **options)
 
 
+def _bias_mutant(name, doc, change):
+    def vjp(g, q, k, v, *, bias=None, **options):
+        p, _, _, vv = dense(q, k, v, bias=bias, **options)
+        found = dense_vjp(g, q, k, v, bias=bias, **options)
+        return found if bias is None else (*found, change(g, p, vv, q.shape[-1]).astype(q.dtype))
+
+    _vjp_mutant(name, doc, vjp)
+
+
+_bias_mutant("bias_gradient_is_scaled", "dbias takes the scale that dq takes.",
+             lambda g, p, v, d: bias_gradient(g, p, v) / math.sqrt(2 * d))  # fmt: skip
+_bias_mutant("bias_gradient_of_one_head", "dbias of the first head, not the sum.",
+             lambda g, p, v, d: bias_gradient(*(x[..., :1, :, :] for x in (g, p, v))))  # fmt: skip
 _vjp_mutant("cap_has_slope_one", "The backward forgets 1 - (s / cap)^2.", _without_slope)
 _vjp_mutant("gradient_without_delta", "dS = P dP: the row sum D is not subtracted.", _without_delta)
 _vjp_mutant("last_head_of_a_group", "dk and dv of a group's last head, not the sum.", _last_head)

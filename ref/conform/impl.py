@@ -54,6 +54,13 @@ class NotOffered(Exception):
     """A law asked for what the target does not have."""
 
 
+class _Cotangents(dict):
+    """{name: cotangent}; one that the target does not give is no fault of its."""
+
+    def __missing__(self, name):
+        raise NotOffered(name)
+
+
 class Impl:
     """Calls a target on cases; one instance serves one run of one law."""
 
@@ -80,7 +87,7 @@ class Impl:
 
     def vjp(self, c, g):
         """{name: cotangent} of the case's gradient arguments under the output cotangent `g`."""
-        names = [n for n in self.spec.grads if n in c and c[n] is not None]
+        names = [n for n in self.spec.grads if n in c and c[n] is not None and not hasattr(c[n], "tile")]
         fields = self._fields(c)
         g = _map(lambda a: self._carry(np.asarray(a, self.dtype), c), g)
         before = _snapshot(fields)
@@ -95,9 +102,9 @@ class Impl:
                 found = dict(zip(names, pull(g), strict=True))
         if self.guarded:
             self._guard_untouched(fields, before)
-        out = {n: self._back(found[n]) for n in names}
+        out = _Cotangents({n: self._back(found[n]) for n in names if n in found})
         if self.guarded:
-            for n in names:
+            for n in out:
                 for found, given in zip(leaves(out[n]), leaves(c[n]), strict=True):
                     _guard_shape(f"gradient of {n}", found, given.shape, self.dtype, self.spec.id)
         return out

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ref.spec import bounds
+from ref.spec.cases import Flag, cases, choose, dims, rng
 
 
 def f64(c, *names):
@@ -63,3 +66,98 @@ def threefry(counter, key):
 def split(n):
     """(upper, lower) 32 bits of an integer."""
     return (n >> 32) & 0xFFFFFFFF, n & 0xFFFFFFFF
+
+
+# Segments of a packed row ----------------------------------------------------------------------------
+
+WHOLE = ("float64",)  # nothing but integers: one run says it all
+
+
+def cut(draw, segments, longest=4):
+    """Offsets of a few segments, empty ones among them."""
+    return np.concatenate(([0], np.cumsum(rng(draw).integers(0, longest + 1, segments)))).astype(np.int64)
+
+
+def cut_space(id, **fields):
+    """Offsets `cu` of n segments."""
+    return cases(
+        id, n=dims(0, 4, large=9), n1=lambda draw, c: c.n + 1, cu=lambda draw, c: cut(draw, c.n), **fields,
+        flags={
+            "empty_segment": Flag(lambda c: c.n > 0 and (np.diff(c.cu) == 0).any(), {"n": dims(2, 4)}),
+            "no_segment": Flag(lambda c: c.n == 0, {"n": 0}),
+            "several": Flag(lambda c: (np.diff(c.cu) > 1).sum() > 1 and c.n > 2 and (np.diff(c.cu) == 0).any(),
+                            {"n": dims(3, 4)}),
+        },
+    )  # fmt: skip
+
+
+def padded_space(id, **fields):
+    """A padded batch x[nB S d] and its mask, one run of valid slots a sample, to one side."""
+
+    def mask(draw, c):
+        g = rng(draw)
+        counts = g.integers(0, c.S + 1, c.nB)
+        at = np.arange(c.S)
+        return (at < counts[:, None]) if c.side == "right" else (at >= c.S - counts[:, None])
+
+    return cases(
+        id, nB=dims(0, 3, large=6), B=lambda draw, c: c.nB, S=dims(0, 4, large=17), d=dims(1, 2),
+        side=choose("right", "left"), mask=mask, **fields,
+        flags={
+            "empty_sample": Flag(lambda c: c.nB > 1 and c.mask.any() and not c.mask.any(1).all(),
+                                 {"nB": dims(2, 3), "S": dims(1, 2)}),
+            "no_sample": Flag(lambda c: c.nB == 0, {"nB": 0}),
+            "left": Flag(lambda c: c.mask.any() and not c.mask[:, :1].all() and c.nB > 1,
+                         {"side": "left", "nB": dims(2, 3), "S": dims(2, 4)}),
+            "ragged": Flag(lambda c: c.nB > 1 and c.mask.any() and len(set(c.mask.sum(1))) > 1,
+                           {"nB": dims(2, 3), "S": dims(2, 4)}),
+        },
+    )  # fmt: skip
+
+
+# Rotations -------------------------------------------------------------------------------------------
+
+
+def place(i, half, layout):
+    """Channels of pair i of `half`."""
+    return (2 * i, 2 * i + 1) if layout == "interleaved" else (i, i + half)
+
+
+def turned_by(x, angle, layout, sign=1):
+    """x[... d] with pair i turned by angle(i), an array [...], by Python's own sines."""
+    half = x.shape[-1] // 2
+    out = np.zeros(x.shape)
+    for i in range(half):
+        angles = np.broadcast_to(angle(i) * sign, x.shape[:-1])
+        cos, sin = (np.array([f(t) for t in angles.ravel()]).reshape(angles.shape) for f in (math.cos, math.sin))
+        j, k = place(i, half, layout)
+        out[..., j] = x[..., j] * cos - x[..., k] * sin
+        out[..., k] = x[..., j] * sin + x[..., k] * cos
+    return out
+
+
+# Frequencies of a rotary embedding -------------------------------------------------------------------
+
+FREQUENCIES = ("float64",)  # angles are formed in float64, so frequencies are
+
+
+def frequency_space(id, **fields):
+    """Frequencies base^{-i / n} of n pairs, and the options of their scaling."""
+    return cases(
+        id, n=dims(1, 8, large=64), base=choose(10000.0, 100.0, 500000.0),
+        theta=lambda draw, c: c.base ** (-np.arange(c.n) / c.n), **fields,
+    )  # fmt: skip
+
+
+def frequency_bound(c, n=12):
+    """A dozen roundings of a frequency; a power's exponent may be off by as much."""
+    return bounds.rounding(n + 30, c.theta, "float64")
+
+
+def plain_frequencies(**options):
+    """The default-size test: four pairs of base 10000 under options that leave them."""
+
+    def make():
+        return (10000.0 ** (-np.arange(4) / 4),), options
+
+    return make

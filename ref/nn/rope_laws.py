@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from ref.nn.common_laws import cotangent, f64, roundings
+from ref.nn.common_laws import cotangent, f64, place, roundings, turned_by
 from ref.spec import bounds, law, mutant
-from ref.spec.cases import Flag, batch, cases, choose, dims, rng
+from ref.spec.cases import Flag, batch, cases, choose, dims, floats, rng
 
 ID = "nn.rope"
 RANGES = {"near": (-4, 9), "far": (0, 2**17)}
@@ -42,11 +40,6 @@ space = cases(
 )  # fmt: skip
 
 
-def place(i, half, layout):
-    """Channels of pair i of `half`."""
-    return (2 * i, 2 * i + 1) if layout == "interleaved" else (i, i + half)
-
-
 def positions_of(c):
     """[*B H T] positions."""
     p = np.asarray(c.positions)
@@ -55,17 +48,8 @@ def positions_of(c):
 
 
 def turned(x, positions, layout, base, sign=1):
-    """The rotation by Python's own sines, a pair at a time."""
     half = x.shape[-1] // 2
-    out = np.zeros(x.shape)
-    for i in range(half):
-        angles = positions * base ** (-i / half) * sign
-        cos, sin = np.array([(math.cos(t), math.sin(t)) for t in angles.ravel()]).reshape(-1, 2).T
-        cos, sin = cos.reshape(angles.shape), sin.reshape(angles.shape)
-        j, k = place(i, half, layout)
-        out[..., j] = x[..., j] * cos - x[..., k] * sin
-        out[..., k] = x[..., j] * sin + x[..., k] * cos
-    return out
+    return turned_by(x, lambda i: positions * base ** (-i / half), layout, sign)
 
 
 def bound_of(c, x=None):
@@ -184,6 +168,56 @@ def a_batch_row_has_its_own_positions(impl, c, expect):
         expect(impl(alone), out[b], bound_of(alone), f"row {b}", scale=np.abs(c.x).max())
 
 
+# Given frequencies and an attention factor -----------------------------------------------------------
+
+given = cases(
+    ID,
+    **{**space.fields, "base": 7.0, "half_d": dims(2, 4), "reach_of": choose("near", "in order")},
+    theta=floats("half_d", "positive"),
+    attention_factor=choose(1.375, 0.75, 1.0),
+    flags={"own": space.flags["own"]},
+)  # fmt: skip
+
+
+def by_given(c, x, positions, sign=1):
+    """x turned by the case's own frequencies, without the factor."""
+    theta = np.asarray(c.theta, np.float64)
+    return turned_by(np.asarray(x, np.float64), lambda i: positions * theta[i], c.layout, sign)
+
+
+def given_bound(c, x=None):
+    """As `bound_of`, with an angle of a few roundings alone and one rounding more for the factor."""
+    return c.attention_factor * (bound_of(c, x) * 7 / 6)
+
+
+@law(
+    ID, "L10", closed_form=True, given=given, kills=["theta_ignored", "factor_ignored", "factor_on_the_cosine"],
+)  # fmt: skip
+def given_frequencies_and_a_factor(impl, c, expect):
+    "Pair i turns by m theta_i, whatever the base, and the result is multiplied by the factor."
+    expect(impl(c), c.attention_factor * by_given(c, c.x, positions_of(c)), given_bound(c))
+
+
+@law(
+    ID, "L11", closed_form=True, given=given.where(attention_factor=1.375, T=dims(1, 4)),
+    kills=["factor_ignored", "factor_on_the_cosine"], passes_null=["zeros"],
+)  # fmt: skip
+def two_turns_take_the_factor_twice(impl, c, expect):
+    "R_m R_n = a R_{m+n}, not R_{m+n}: with a factor the rotations are no group."
+    twice = impl(c.replace(x=impl(c)))
+    double = impl(c.replace(positions=2 * c.positions)).astype(np.float64)
+    size = 2 * c.attention_factor**2 * np.abs(c.x).max(initial=0)
+    limit = 4 * c.attention_factor * given_bound(c.replace(positions=2 * c.positions))
+    expect(twice, c.attention_factor * double, limit, "R_m R_m x", scale=size)
+
+
+@law(ID, "L12", closed_form=True, needs=("vjp",), given=given, kills=["gradient_without_the_factor"])
+def gradient_takes_the_factor(impl, c, expect):
+    "dx = a R_m^T g, by the given frequencies."
+    g = cotangent(c, c.x.shape)
+    expect(impl.vjp(c, g)["x"], c.attention_factor * by_given(c, g, positions_of(c), -1), given_bound(c, g), "dx")
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 
@@ -286,3 +320,38 @@ def _vjp_mutant(name, doc, vjp):
 _vjp_mutant("gradient_turns_forward", "The forward rotation used again.",
             lambda g, x, positions, **options: (edited(g, positions, **options),))  # fmt: skip
 _vjp_mutant("gradient_is_not_turned", "The cotangent passed through.", lambda g, x, positions, **options: (g.copy(),))
+
+
+def scaled(x, positions, *, layout="interleaved", base=10000.0, theta=None, attention_factor=1.0):
+    """The rotation with given frequencies, for the edits below."""
+    exponent = None if theta is None else lambda i, d: -np.log(np.asarray(theta, np.float64)) / np.log(base)
+    y = edited(x, positions, layout=layout, base=base, exponent=exponent)
+    return (attention_factor * y).astype(x.dtype)
+
+
+@mutant(ID, default_case=first_positions(d=8))
+def theta_ignored(x, positions, *, theta=None, **options):
+    "The frequencies of the base, whatever is given."
+    return scaled(x, positions, **options)
+
+
+@mutant(ID, default_case=first_positions(d=8))
+def factor_ignored(x, positions, *, attention_factor=1.0, **options):
+    "The attention factor is accepted and dropped."
+    return scaled(x, positions, **options)
+
+
+@mutant(ID, default_case=first_positions(d=8))
+def factor_on_the_cosine(x, positions, *, attention_factor=1.0, **options):
+    "The factor on the cosine table alone."
+    turned_part = scaled(x, positions, **options) + scaled(x, -positions, **options)
+    return (scaled(x, positions, **options) + (attention_factor - 1) / 2 * turned_part).astype(x.dtype)
+
+
+@mutant(
+    ID, default_case=first_positions(d=8),
+    vjp=lambda g, x, positions, *, attention_factor=1.0, **options: (scaled(g, -positions, **options),),
+)  # fmt: skip
+def gradient_without_the_factor(x, positions, **options):
+    "The cotangent turned back, the factor forgotten."
+    return scaled(x, positions, **options)

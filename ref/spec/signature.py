@@ -137,9 +137,10 @@ def _bind_shape(function, entry, shape, dims, owner):
         known = int(axis) if axis.isdigit() else dims.setdefault(axis, size)
         if known != size:
             other = owner.get(axis)
-            needed = f"{other.name} has {axis}={known}; {entry} and {other} must share {axis}"
             if other is None:
                 needed = f"{entry} needs {known}"
+            else:
+                needed = f"{other.name} has {axis}={known}; {entry} and {other} must share {axis}"
             raise ValueError(f"{function}: {entry.name} has {axis}={size}, {needed}")
         owner.setdefault(axis, entry)
 

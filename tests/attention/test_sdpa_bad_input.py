@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from ref.attention.rules import causal, window
+from autodiff import forms, tensor
+from ref.attention.flash import flash
+from ref.attention.rules import causal, relative, segments, window
 from ref.attention.sdpa import sdpa
 
 
@@ -28,6 +30,11 @@ Q, K, V = x(2, 4, 3), x(1, 5, 3), x(1, 5, 2)
         (TypeError, (Q, K, V), {"mask": np.ones((4, 5))}, "mask has dtype float64; .* must be bool"),
         (ValueError, (Q, K, V), {"mask": np.ones((5, 4), bool)}, r"mask has shape \(5, 4\); it must broadcast"),
         (ValueError, (Q, K, V), {"bias": np.ones((3, 4, 5))}, r"bias has shape .*\(2, 4, 5\)"),
+        (TypeError, (Q, K, V), {"bias": np.ones((4, 5), np.float32)}, "bias has dtype float32, q has float64"),
+        (TypeError, (Q, K, V), {"bias": np.ones((4, 5), int)}, "bias has dtype int64; .* must be float"),
+        (TypeError, (Q, K, V), {"bias": causal()}, r"bias=causal\('bottom_right'\) is a rule of a mask"),
+        (TypeError, (Q, K, V), {"mask": relative([0.0])}, r"mask=relative\(\[0.0\], 0\) is a rule of a bias"),
+        (ValueError, (Q, K, V), {"mask": segments([0, 3, 5])}, "they end at 5 rows and 5 columns; T=4, S=5"),
         (ValueError, (Q, K, V), {"softcap": 0.0}, "softcap=0.0; needed a number > 0"),
         (ValueError, (Q, K, V), {"softcap": -1.0}, "softcap=-1.0"),
         (ValueError, (Q, K, V), {"softcap": float("nan")}, "softcap=nan"),
@@ -36,6 +43,22 @@ Q, K, V = x(2, 4, 3), x(1, 5, 3), x(1, 5, 2)
 def test_sdpa_names_what_arrived_and_what_was_needed(error, args, options, said):
     with pytest.raises(error, match=said):
         sdpa(*args, **options)
+
+
+@pytest.mark.parametrize("form", ["composite", "fused"])
+def test_flash_refuses_the_same(form):
+    """In every form, and where a bias that requires grad sends it to the form that is all at once."""
+    with forms(form):
+        with pytest.raises(ValueError, match="flash: q has d=0"):
+            flash(x(2, 4, 0), x(1, 5, 0), V)
+        with pytest.raises(TypeError, match="flash: bias has dtype float32, q has float64"):
+            flash(Q, K, V, bias=np.ones((4, 5), np.float32))
+        with pytest.raises(TypeError, match="flash: mask=.* is a rule of a bias"):
+            flash(Q, K, V, mask=relative([0.0]))
+        with pytest.raises(ValueError, match=r"flash: bias has shape \(3, 4, 5\)"):
+            flash(Q, K, V, bias=tensor(np.ones((3, 4, 5)), requires_grad=True))
+        with pytest.raises(ValueError, match="flash: block_rows=0"):
+            flash(Q, K, V, bias=tensor(np.ones((4, 5)), requires_grad=True), block_rows=0)
 
 
 def test_mixed_backends_are_refused():
@@ -54,3 +77,17 @@ def test_rules_refuse_bad_arguments():
         causal("middle")
     with pytest.raises(ValueError, match="left=-1, right=0"):
         window(-1)
+    with pytest.raises(ValueError, match="segments: rows begins with .* needed 0"):
+        segments([1, 2])
+    with pytest.raises(ValueError, match="segments: rows begins with nothing"):
+        segments([])
+    with pytest.raises(ValueError, match="cols falls from 3 to 2 at segment 1"):
+        segments([0, 1, 2], [0, 3, 2])
+    with pytest.raises(ValueError, match="rows has 2 segments, cols 1; needed as many"):
+        segments([0, 1, 2], [0, 2])
+    with pytest.raises(TypeError, match=r"inside=relative\(\[0.0\], 0\); needed a mask rule"):
+        segments([0, 1], inside=relative([0.0]))
+    with pytest.raises(ValueError, match="relative: left=1, 1 values"):
+        relative([0.0], 1)
+    with pytest.raises(ValueError, match="relative: left=0, 0 values"):
+        relative([])

@@ -46,6 +46,8 @@ CASES = [
     (rope, ValueError, (x(2, 4, 2), np.array(3)), {}, r"positions have shape \(\)"),
     (rope, TypeError, (x(2, 4, 2), x(4)), {}, "positions has dtype float64; .* must be int"),
     (rope, TypeError, (x(2, 4, 2, **whole), np.arange(4)), {}, "x has dtype int64"),
+    (rope, ValueError, (x(2, 4, 2), np.arange(4)), {"theta": x(2)}, "rope: theta has 2 frequencies, x has d=2"),
+    (rope, TypeError, (x(2, 4, 2), np.arange(4)), {"theta": np.arange(1)}, "theta has dtype int64"),
     (swiglu, ValueError, (x(2, 3), x(2, 4)), {}, "swiglu: up has F=4, gate has F=3"),
     (swiglu, ValueError, (x(2, 3), x(3)), {}, r"swiglu: up has B=\(\), gate has B=\(2,\)"),
     (swiglu, TypeError, (x(2, 3), x(2, 3, **f32)), {}, "up has dtype float32, gate has float64"),

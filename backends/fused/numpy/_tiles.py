@@ -81,6 +81,8 @@ def plan(
     for name, shape in (("k", k.shape), ("v", v.shape)):
         if list(shape[:-3]) != batch:
             raise ValueError(f"flash: {name} has leading axes {shape[:-3]}, q has {tuple(batch)}")
+    if d == 0:
+        raise ValueError("flash: q has d=0; the head dimension must be at least 1")
     if k.shape[-3:] != (G, S, d):
         raise ValueError(
             f"flash: k ends in {k.shape[-3:]}; q and v make [G S d] = {(G, S, d)}"
@@ -91,9 +93,11 @@ def plan(
         raise ValueError(f"flash: softcap={softcap}; needed a number > 0, or None")
     full = (*batch, H, T, S)
     mask, bias = _spread("mask", mask, full), _spread("bias", bias, full)
+    if isinstance(bias, np.ndarray) and bias.dtype != q.dtype:
+        raise TypeError(f"flash: bias is {bias.dtype}, q is {q.dtype}; they must share a dtype")
     if isinstance(mask, np.ndarray) and mask.dtype != bool:
         raise TypeError(f"flash: mask is {mask.dtype}; needed bool, True = keep")
-    scale = 1 / math.sqrt(max(d, 1)) if scale is None else float(scale)
+    scale = 1 / math.sqrt(d) if scale is None else float(scale)
     R = H // G if G else 0
     rows, cols = _sizes(T, S, max(R, 1), block_rows, block_cols)
     # A bias is added as it is: scaling it to another unit would take a tile of its own.
@@ -106,6 +110,8 @@ def plan(
 
 def _spread(name, x, full):
     """An array as a view over all of [*B H T S]; a rule, or None, as it is."""
+    if getattr(x, "kind", name) != name:
+        raise TypeError(f"flash: {name}={x!r} is a rule of a {x.kind}; needed one of a {name}")
     if x is None or hasattr(x, "tile"):
         return x
     try:

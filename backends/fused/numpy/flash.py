@@ -35,9 +35,6 @@ _LARGEST, _SMALLEST = 64.0, 2.0**-20
 
 def supports(q, k, v, **options):
     """Whether `forward` takes these: one dtype, float32 or float64, and axes that agree."""
-    bias = options.get("bias")
-    if isinstance(bias, np.ndarray) and bias.dtype != q.dtype:
-        return False
     try:
         plan(q, k, v, **options)
     except (TypeError, ValueError):

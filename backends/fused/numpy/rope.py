@@ -6,6 +6,7 @@
 
 The gradient is the rotation by the opposite angle. Interleaved pairs are one complex multiply;
 halves are x [cos, cos] + (x with its halves exchanged) [-sin, sin], which runs along whole rows.
+Other frequencies may be given as theta; an attention factor multiplies the result and the gradient.
 Angles are formed in float64: at position 10^5 a float32 angle is wrong in the second digit.
 """
 
@@ -21,7 +22,7 @@ __all__ = ["forward", "supports", "vjp"]
 LAYOUTS = ("interleaved", "half")
 
 
-def supports(x, positions, *, layout="interleaved", base=10000.0, **others):
+def supports(x, positions, *, layout="interleaved", base=10000.0, theta=None, attention_factor=1.0, **others):
     """Whether `forward` takes these: float32 or float64, d even, integer positions."""
     return (
         not others
@@ -30,11 +31,12 @@ def supports(x, positions, *, layout="interleaved", base=10000.0, **others):
         and x.ndim >= 2
         and x.shape[-1] % 2 == 0
         and positions.dtype.kind in "iu"
+        and (theta is None or (theta.dtype.kind == "f" and theta.shape == (x.shape[-1] // 2,)))
         and _spread(positions, x) is not None
     )
 
 
-def forward(x, positions, *, layout="interleaved", base=10000.0):
+def forward(x, positions, *, layout="interleaved", base=10000.0, theta=None, attention_factor=1.0):
     """Rotate every pair of x by its position.
 
     Parameters
@@ -43,6 +45,8 @@ def forward(x, positions, *, layout="interleaved", base=10000.0):
     positions : int[T], or broadcastable to [*B T]
     layout : {"interleaved", "half"}
     base : float
+    theta : float[d/2], optional
+    attention_factor : float
 
     Returns
     -------
@@ -53,15 +57,27 @@ def forward(x, positions, *, layout="interleaved", base=10000.0):
     ValueError
         d is odd, another layout, or positions that do not fit.
     """
-    return _rotate(x, positions, layout, base, 1), ()
+    return _rotate(x, positions, layout, _key(x, base, theta), attention_factor, 1), ()
 
 
-def vjp(g, out, saved, needs, x, positions, *, layout="interleaved", base=10000.0):
-    """Cotangent of x: g rotated back."""
-    return (_rotate(g, positions, layout, base, -1) if needs[0] else None,)
+def vjp(
+    g, out, saved, needs, x, positions, *, layout="interleaved", base=10000.0, theta=None, attention_factor=1.0
+):
+    """Cotangent of x: g rotated back, times the factor."""
+    return (_rotate(g, positions, layout, _key(x, base, theta), attention_factor, -1) if needs[0] else None,)
 
 
-def _rotate(x, positions, layout, base, sign):
+def _key(x, base, theta):
+    """The frequencies as bytes of float64."""
+    return _plain(x.shape[-1], float(base)) if theta is None else theta.astype(np.float64).tobytes()
+
+
+@lru_cache(maxsize=16)
+def _plain(d, base):
+    return (base ** (-np.arange(0, d, 2) / max(d, 1))).tobytes()
+
+
+def _rotate(x, positions, layout, theta, factor, sign):
     d = x.shape[-1]
     if d % 2:
         raise ValueError(f"rope: x has d={d}; needs an even head dimension")
@@ -72,7 +88,7 @@ def _rotate(x, positions, layout, base, sign):
         raise ValueError(
             f"rope: positions have shape {positions.shape}, x has {x.shape}; needs [T] or [*B T]"
         )
-    turn = _turns(where.tobytes(), where.shape, where.dtype.str, layout, d, float(base), x.dtype.str)
+    turn = _turns(where.tobytes(), where.shape, where.dtype.str, layout, theta, float(factor), x.dtype.str)
     y = np.empty(x.shape, x.dtype)
     if not y.size:
         return y
@@ -112,14 +128,14 @@ def _spread(positions, x):
 
 
 @lru_cache(maxsize=16)
-def _turns(positions, shape, kind, layout, d, base, dtype):
-    """e^{i position theta} [*shape d/2], or for halves [cos, cos] and [-sin, sin], each [*shape d].
+def _turns(positions, shape, kind, layout, theta, factor, dtype):
+    """factor e^{i position theta} [*shape d/2], or for halves factor [cos, cos] and factor [-sin, sin], each [*shape d].
 
     Kept, as sines cost more than the rotation.
     """
     where = np.frombuffer(positions, kind).reshape(shape).astype(np.float64)
-    angle = where[..., None] * base ** (-np.arange(0, d, 2) / max(d, 1))
-    cos, sin = np.cos(angle), np.sin(angle)
+    angle = where[..., None] * np.frombuffer(theta)
+    cos, sin = np.cos(angle) * factor, np.sin(angle) * factor
     if layout == "half":
         parts = [np.concatenate(pair, -1).astype(dtype) for pair in ((cos, cos), (-sin, sin))]
     else:
