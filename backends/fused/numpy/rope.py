@@ -129,7 +129,7 @@ def _spread(positions, x):
 
 @lru_cache(maxsize=16)
 def _turns(positions, shape, kind, layout, theta, factor, dtype):
-    """factor e^{i position theta} [*shape d/2], or for halves factor [cos, cos] and factor [-sin, sin], each [*shape d].
+    """factor e^{i position theta} [*shape d/2], or for halves factor [cos, cos] and factor [-sin, sin], each [* d].
 
     Kept, as sines cost more than the rotation.
     """
