@@ -14,6 +14,7 @@ from autodiff.hooks import (
     register_post_accumulate_grad_hook,
     saved_tensors_hooks,
 )
+from autodiff.schedule import Action, checkpoint_schedule
 from autodiff.space import namespace
 from autodiff.tape import enable_grad, grad_enabled, no_grad
 from autodiff.tensor import Tensor, is_tensor, raw, tensor
@@ -21,8 +22,10 @@ from autodiff.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
 from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
 
 __all__ = [
+    "Action",
     "Tensor",
     "checkpoint",
+    "checkpoint_schedule",
     "checkpoint_sequential",
     "custom",
     "enable_grad",

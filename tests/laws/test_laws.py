@@ -67,6 +67,8 @@ def _close(a, b):
         return len(a) == len(b) and all(map(_close, a, b))
     if isinstance(b, dict):
         return a.keys() == b.keys() and all(_close(a[k], b[k]) for k in b)
+    if isinstance(b, str):
+        return str(a) == b
     return b is None or np.allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
