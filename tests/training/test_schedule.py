@@ -1,11 +1,24 @@
-"""A chain reversed by a schedule: the bits of the plain run, whatever the layers do; schedules that cannot be followed."""
+"""A chain reversed by a schedule: the bits of the plain run, whatever the layers do."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodiff import Action, checkpoint, checkpoint_schedule, grad, jvp, namespace, no_grad, saved_bytes, tensor
+from autodiff import (
+    Action,
+    checkpoint,
+    checkpoint_schedule,
+    grad,
+    grad_enabled,
+    jvp,
+    namespace,
+    no_grad,
+    saved_bytes,
+    tensor,
+)
+from autodiff.primitive import Primitive
+from ref.training.budgeted_schedule import budgeted_schedule
 from ref.training.revolve import extra_steps, revolve
 
 
@@ -100,6 +113,25 @@ def test_a_graph_kept_gives_the_same_gradient_again():
     assert np.array_equal(x.grad, 2 * once)
 
 
+def test_states_on_the_way_are_not_taped_and_not_held_at_a_turn():
+    """Layers that save their output alone: at a turn the tape holds the kept states and that output."""
+    taped, peak = [], []
+
+    def forward(xp, x):
+        taped.append(grad_enabled())
+        return np.exp(-x)
+
+    def rule(xp, g, node):
+        peak.append(saved_bytes(out) // 32)
+        return (-g * node.saved[-1],)
+
+    layer = Primitive("exp, counted", rule, ((1,),), forward=forward)
+    out = checkpoint_schedule([layer] * 10, tensor(np.zeros(4), requires_grad=True) * 0.125, revolve(10, 3))
+    out.backward(np.ones(4))
+    assert taped.count(False) == extra_steps(10, 3) - 9 and len(taped) == 25
+    assert max(peak) == 3 + 1
+
+
 def test_pairs_and_layers_that_save_nothing():
     x = tensor(np.arange(3.0), requires_grad=True)
     fs = [lambda p: (p[0] + p[1], p[1] * 2.0), lambda p: (p[0] * p[1], p[1]), lambda p: p[0] + p[1]]
@@ -162,3 +194,40 @@ def test_schedules_that_cannot_be_followed(schedule, said):
 def test_revolve_says_what_it_needs(error, steps, snaps, said):
     with pytest.raises(error, match=said):
         revolve(steps, snaps)
+
+
+U, A = np.ones(3), np.array([8, 16, 8])
+
+
+@pytest.mark.parametrize(
+    "error, args, options, said",
+    [
+        (ValueError, (U[:2], A, A, 99), {}, "budgeted_schedule: states has l=3, times has l=2"),
+        (ValueError, (U[:0], A[:0], A[:0], 99), {}, "times has l=0 steps; needed at least 1"),
+        (ValueError, (U, A, A, 23), {}, "budgeted_schedule: budget=23 bytes; the cheapest in bytes takes 24"),
+        (ValueError, (U, A, A, 31), {"unit": 16}, "the cheapest in bytes takes 32"),
+        (ValueError, (-U, A, A, 99), {}, "times has -1.0; needed numbers that are not negative"),
+        (ValueError, (U, A, A, 99), {"unit": 0}, "unit=0 bytes; needed at least 1"),
+        (TypeError, (U, A * 1.0, A, 99), {}, "states has dtype float64"),
+        (TypeError, (A, A, A, 99), {}, "times has dtype int64"),
+        (TypeError, (U, A, A, 99.5), {}, "integer"),
+    ],
+)
+def test_budgeted_schedule_says_what_it_needs(error, args, options, said):
+    with pytest.raises(error, match=said):
+        budgeted_schedule(*args, **options)
+
+
+def test_a_unit_never_takes_more_than_the_budget():
+    rng = np.random.default_rng(0)
+    u, a = rng.random(24), rng.integers(10**5, 10**6, 24)
+    budget = 3 * 10**6
+    kept, most = {}, 0
+    for action in budgeted_schedule(u, a, a, budget, unit=10**5):
+        if action.kind == "snapshot":
+            kept[action.at] = int(a[action.at])
+        elif action.kind == "discard":
+            del kept[action.at]
+        elif action.kind == "turn":
+            most = max(most, sum(kept.values()) + int(a[action.at]))
+    assert 0.8 * budget < most <= budget
