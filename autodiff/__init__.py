@@ -14,6 +14,7 @@ from autodiff.hooks import (
     register_post_accumulate_grad_hook,
     saved_tensors_hooks,
 )
+from autodiff.policies import Spill, checkpoint_selective, counted
 from autodiff.schedule import Action, checkpoint_schedule
 from autodiff.space import namespace
 from autodiff.tape import enable_grad, grad_enabled, no_grad
@@ -23,10 +24,13 @@ from autodiff.tree import tree_flatten, tree_map, tree_paths, tree_unflatten
 
 __all__ = [
     "Action",
+    "Spill",
     "Tensor",
     "checkpoint",
     "checkpoint_schedule",
+    "checkpoint_selective",
     "checkpoint_sequential",
+    "counted",
     "custom",
     "enable_grad",
     "forms",

@@ -26,7 +26,7 @@ import numpy as np
 
 from autodiff.forms import form_chosen, forms
 from autodiff.forward import LIVE, Lifted, dual, levels, noted, relived
-from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, storage, tick
+from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, storage, tick, watching
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
 
@@ -61,12 +61,20 @@ class _Dropped(Held):
         return mine + self.segment.arrays()
 
 
+class Keeping:
+    """A function that keeps arrays between its runs; a checkpoint of it counts them as its own."""
+
+    def arrays(self) -> list:
+        raise NotImplementedError
+
+
 class _Segment:
     """One checkpointed call."""
 
     def __init__(self, f: Callable, args: tuple, rng: np.random.Generator | None):
         self.f = f
         self.form = form_chosen()
+        self.watch = None if STATE.watch is None else STATE.watch.again()
         self.live = frozenset(LIVE)
         self.levels: list[int] = []
         self.rng = rng
@@ -122,7 +130,7 @@ class _Segment:
 
         args = self._arguments()  # outside the modes: an outer checkpoint may run again for them
         modes = enable_grad(), forms(self.form), relived(self.live), saving(fill)
-        modes = *modes, levels((), iter(self.levels))
+        modes = *modes, levels((), iter(self.levels)), watching(self.watch)
         with ExitStack() as stack:
             for mode in (*modes, _rewound(self.rng, self.state)):
                 stack.enter_context(mode)
@@ -171,9 +179,8 @@ class _Segment:
 
     def arrays(self) -> list:
         saved = self.node.saved
-        if isinstance(saved, Held):
-            return saved.arrays()
-        return [raw(v) for v in saved]
+        held = saved.arrays() if isinstance(saved, Held) else [raw(v) for v in saved]
+        return held + (self.f.arrays() if isinstance(self.f, Keeping) else [])
 
 
 def _name(f: Callable) -> str:

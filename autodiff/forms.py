@@ -88,8 +88,12 @@ class _Form:
         return f"argument {position} ({name})"
 
     def __call__(self, tensors: tuple, options: dict) -> Any:
+        watch = STATE.watch if SPECIAL else None
+        if watch is not None:
+            tensors = watch.arguments(self, tensors)
         raws = tuple([raw(t) for t in tensors])
-        out, extra = self.forward(*raws, **options)
+        out, extra = (self.forward(*raws, **options) if watch is None
+                      else watch.run(self, self.forward, raws, options))  # fmt: skip
         if not any(isinstance(t, Tensor) for t in tensors):
             return out
         edges = tuple([t.node if isinstance(t, Tensor) else None for t in tensors])

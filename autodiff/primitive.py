@@ -84,6 +84,9 @@ class Primitive:
         return f"argument {position} ({name})"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        watch = STATE.watch if SPECIAL else None
+        if watch is not None:
+            args = watch.arguments(self, args)
         raws = []
         edges = []
         backend = None
@@ -113,7 +116,7 @@ class Primitive:
             f = self._bound[backend]
         except KeyError:
             f = self.bind(backend)
-        out = f(*raws, **params)
+        out = f(*raws, **params) if watch is None else watch.run(self, f, raws, params)
         if not tensors:
             return out
         if tracked and SPECIAL and not STATE.grad:

@@ -25,7 +25,7 @@ import numpy as np
 
 from autodiff.checkpoint import _ARGUMENTS, _rewound, checkpoint
 from autodiff.forms import form_chosen, forms
-from autodiff.tape import STATE, WRITES, Held, Node, no_grad, saving, tick
+from autodiff.tape import STATE, WRITES, Held, Node, no_grad, saving, tick, watching
 from autodiff.tensor import Dual, Tensor, _tensor, raw
 from autodiff.tree import tree_flatten, tree_unflatten
 
@@ -150,6 +150,7 @@ class _Run:
     def __init__(self, fs: Sequence[Callable], actions: Any, rng: np.random.Generator | None):
         self.fs, self.actions, self.rng = fs, actions, rng
         self.outer, self.form = STATE.saver, form_chosen()
+        self.watch = None if STATE.watch is None else STATE.watch.again()
         self.kept: dict[int, _Kept] = {}
         self.draws: list[Any] = []
         self.state: Any = None
@@ -182,7 +183,7 @@ class _Run:
 
     def _advance(self, start: int, stop: int) -> None:
         for k in range(start, stop):
-            with no_grad(), forms(self.form), _rewound(self.rng, self.draws[k]):
+            with no_grad(), forms(self.form), watching(self.watch), _rewound(self.rng, self.draws[k]):
                 self.state = self.fs[k](self.state)
 
     def arrays(self) -> list:

@@ -61,6 +61,7 @@ def _nobody() -> None:
 class _State(threading.local):
     grad = True
     saver: Callable | None = None  # (node, saved) -> what the node keeps instead
+    watch: Watch | None = None  # sees every call of a primitive
 
 
 STATE = _State()
@@ -69,7 +70,7 @@ SPECIAL: set[int] = set()
 
 
 def _settle() -> None:
-    if STATE.grad and STATE.saver is None:
+    if STATE.grad and STATE.saver is None and STATE.watch is None:
         SPECIAL.discard(get_ident())
     else:
         SPECIAL.add(get_ident())
@@ -113,6 +114,29 @@ def grad_enabled() -> bool:
 def saving(saver: Callable | None) -> _Mode:
     """Context: every node of this thread keeps ``saver(node, saved)`` in place of ``saved``."""
     return _Mode("saver", saver)
+
+
+class Watch:
+    """Stands around the primitives called in a block; several nest, `outer` being the next one out."""
+
+    outer: Watch | None = None
+
+    def arguments(self, prim: Any, args: tuple) -> tuple:
+        """What the primitive is called with instead."""
+        return args if self.outer is None else self.outer.arguments(prim, args)
+
+    def run(self, prim: Any, f: Callable, raws: Any, params: dict) -> Any:
+        """What ``f(*raws, **params)`` returns, or is taken to return."""
+        return f(*raws, **params) if self.outer is None else self.outer.run(prim, f, raws, params)
+
+    def again(self) -> Watch | None:
+        """The watch under which a checkpoint made here is run again."""
+        return None if self.outer is None else self.outer.again()
+
+
+def watching(watch: Watch | None) -> _Mode:
+    """Context: `watch` sees every call of a primitive of this thread."""
+    return _Mode("watch", watch)
 
 
 # --- saved values that are not plainly there --------------------------------------------------
