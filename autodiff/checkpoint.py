@@ -314,10 +314,11 @@ def segment_lengths(n: int, segments: int | Sequence[int] | None = None) -> list
     return lengths
 
 
-def saved_bytes(*outs: Tensor) -> int:
+def saved_bytes(*outs: Tensor, besides: Sequence[Any] = ()) -> int:
     """Bytes of the arrays that the tape of these tensors keeps for a backward, each once.
 
-    Memory shared by views is counted once, in full.
+    Memory shared by views is counted once, in full; that of `besides` (tensors or arrays: the
+    parameters, which are there in any case) not at all.
     """
     stack = [t.node for t in outs if t.node is not None]
     seen = {n.seq for n in stack}
@@ -334,4 +335,6 @@ def saved_bytes(*outs: Tensor) -> int:
             if edge is not None and edge.seq not in seen:
                 seen.add(edge.seq)
                 stack.append(edge)
+    for array in besides:
+        stores.pop(id(storage(raw(array))), None)
     return sum(s.nbytes for s in stores.values())
