@@ -7,6 +7,7 @@ no tape) and tensors. ``.backward()`` reads as in PyTorch; `grad`, `vjp`, `jvp` 
 """
 
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
+from autodiff.autocast import autocast
 from autodiff.checkpoint import checkpoint, checkpoint_sequential, saved_bytes
 from autodiff.forms import custom, forms, fusable
 from autodiff.hooks import (
@@ -26,6 +27,7 @@ __all__ = [
     "Action",
     "Spill",
     "Tensor",
+    "autocast",
     "checkpoint",
     "checkpoint_schedule",
     "checkpoint_selective",

@@ -60,7 +60,11 @@ class Spill:
     def put(self, array: Any) -> Callable[[], Any]:
         """Write an array; what is returned reads it back into memory of its own."""
         backend = backend_of(array)
-        values = np.ascontiguousarray(backend.to_numpy(array)).reshape(array.shape)
+        if backend.name == "rounded":  # two bytes an element go to the file too
+            values, again = backend.stored(array)
+        else:
+            values, again = backend.to_numpy(array), backend.from_numpy
+        values = np.ascontiguousarray(values).reshape(array.shape)
         at = self.file.seek(0, 2)
         self.file.write(values.tobytes())
         self.file.flush()
@@ -70,9 +74,9 @@ class Spill:
         def get() -> Any:
             self.read += values_bytes
             if not values_bytes:
-                return backend.from_numpy(np.zeros(shape, dtype))
+                return again(np.zeros(shape, dtype))
             mapped = np.memmap(self.file, np.uint8, "r", offset=at, shape=(values_bytes,))
-            return backend.from_numpy(np.array(mapped).view(dtype).reshape(shape))
+            return again(np.array(mapped).view(dtype).reshape(shape))
 
         values_bytes = values.nbytes
         del array, values

@@ -21,7 +21,6 @@ nothing else is kept. `kind` says what forward mode may assume of the tensor inp
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from autodiff.tape import SPECIAL, STATE, Node, tick
@@ -54,7 +53,7 @@ class Primitive:
     def bind(self, backend: Any) -> Callable:
         """The function over raw arrays of one backend: by default the backend's own."""
         f = self._forward
-        f = getattr(backend, self.name) if f is None else partial(f, backend)
+        f = getattr(backend, self.name) if f is None else backend.bound(self.name, f)
         return self._bound.setdefault(backend, f)
 
     def plan(self, needs: tuple[bool, ...]) -> tuple[bool, ...]:
