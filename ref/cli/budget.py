@@ -1,4 +1,4 @@
-"""`closedform checkpoints` and `closedform memory`: what training takes, before it is run."""
+"""`closedform checkpoints`, `precision` and `memory`: what training takes, before it is run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,35 @@ from rich.console import Console
 from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
+Picture = Annotated[Path | None, typer.Option(help="Draw it into this PNG.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print stable JSON instead of a table.")]
 
 
 def register(app):
     """Add the commands to a typer app."""
     app.command()(checkpoints)
+    app.command()(precision)
+
+
+def _usage(message):
+    err.print(f"closedform: {message}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def _folder_of(picture):
+    if picture is not None and not picture.parent.is_dir():
+        _usage(f"--picture {picture}: no folder {picture.parent}")
 
 
 def checkpoints(
     layers: Annotated[int, typer.Option(min=1, help="Length of the chain.")] = 24,
-    picture: Annotated[Path | None, typer.Option(help="Draw memory against recomputation into this PNG.")] = None,
+    picture: Picture = None,
     as_json: AsJson = False,
 ):
     """Every checkpointing policy on one chain: memory and recomputation, measured and in closed form."""
     from ref.demo import checkpointing
 
+    _folder_of(picture)
     snapshots = sorted({s for s in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, layers - 1) if 1 <= s < max(layers, 2)})
     rows, plain = [], None
     for name, policy in checkpointing.policies(layers, snapshots).items():
@@ -40,9 +53,6 @@ def checkpoints(
              "again_formula": policy.again, "offloaded": found.offloaded, "same_bits": same}
         )  # fmt: skip
     if picture is not None:
-        if not picture.parent.is_dir():
-            err.print(f"closedform: --picture {picture}: no folder {picture.parent}", markup=False, soft_wrap=True)
-            raise typer.Exit(2)
         points = {r["policy"]: (r["units"], r["again"]) for r in rows}
         checkpointing.picture(picture, layers, points, range(1, max(layers, 2)))
     if as_json:
@@ -62,3 +72,27 @@ def _checkpoint_table(rows):
         numbers = (r["units"], r["units_formula"], r["again"], r["again_formula"], r["offloaded"])
         table.add_row(r["policy"], *(f"{x:g}" for x in numbers), "same" if r["same_bits"] else "[red]other[/]")
     return table
+
+
+def precision(
+    steps: Annotated[int, typer.Option(min=1, help="Steps of gradient descent.")] = 1500,
+    picture: Picture = None,
+    as_json: AsJson = False,
+):
+    """Least squares in bfloat16: where pure bfloat16 stalls, and masters or random rounding do not."""
+    from ref.demo import precision as runs
+
+    _folder_of(picture)
+    found = {kind: runs.train(kind, steps) for kind in runs.KINDS}
+    if picture is not None:
+        runs.picture(picture, {kind: run.losses for kind, run in found.items()})
+    if as_json:
+        rows = [{"kept": k, "first": r.losses[0], "last": r.losses[-1], "still": r.still} for k, r in found.items()]
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table("weights kept in", box=SIMPLE_HEAD)
+    for head in ("first loss", "last loss", "steps without a change"):
+        table.add_column(head, justify="right")
+    for kind, run in found.items():
+        table.add_row(kind, f"{run.losses[0]:.3g}", f"{run.losses[-1]:.3g}", str(run.still))
+    out.print(table)
