@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
+GB = 1e9
 Picture = Annotated[Path | None, typer.Option(help="Draw it into this PNG.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print stable JSON instead of a table.")]
 
@@ -21,6 +22,7 @@ def register(app):
     """Add the commands to a typer app."""
     app.command()(checkpoints)
     app.command()(precision)
+    app.command()(memory)
 
 
 def _usage(message):
@@ -96,3 +98,85 @@ def precision(
     for kind, run in found.items():
         table.add_row(kind, f"{run.losses[0]:.3g}", f"{run.losses[-1]:.3g}", str(run.still))
     out.print(table)
+
+
+def memory(
+    config: Annotated[Path, typer.Argument(help="config.json of a LLaMA-style model, Hugging Face's names.")],
+    batch: Annotated[int, typer.Option(help="Sequences on a rank.")] = 1,
+    seq: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 2048,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (the latter two with float32 masters).")] = "bf16",
+    checkpoint: Annotated[str, typer.Option(help="none, layers, segments:K or revolve:S.")] = "none",
+    zero: Annotated[int, typer.Option(help="Stage of ZeRO, 0 to 3.")] = 0,
+    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks.")] = 1,
+    ranks: Annotated[int, typer.Option(help="Data-parallel ranks.")] = 1,
+    gpu: Annotated[float | None, typer.Option(help="Memory of a GPU in GB (1e9 bytes).")] = None,
+    as_json: AsJson = False,
+):
+    """Bytes that training takes on one rank, by formula: parameters, states, activations; and what fits a GPU."""
+    from ref.models.llama_memory import from_hugging_face, llama_memory
+
+    fields = _read_json(config)
+    options = {"precision": precision, "zero": zero, "tp": tp, "ranks": ranks}
+    try:
+        model = from_hugging_face(fields)
+        found = llama_memory(model, batch, seq, checkpoint=checkpoint, **options)
+        fitting = None if gpu is None else _fitting(model, batch, seq, options, gpu)
+    except ValueError as error:
+        _usage(error)
+    if as_json:
+        row = {**found._asdict(), "states": found.states, "total": found.total}
+        more = {} if gpu is None else {"fits": found.total <= gpu * GB, "fitting": fitting}
+        print(json.dumps({**row, **more}, indent=1))
+        return
+    out.print(_memory_table(found))
+    if gpu is not None:
+        verdict = "[green]fits[/]" if found.total <= gpu * GB else "[red]does not fit[/]"
+        out.print(f"{found.total / GB:.1f} GB {verdict} {gpu:g} GB, without temporaries and buffers")
+        out.print(_fitting_table(fitting))
+
+
+def _read_json(path):
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        _usage(f"{path}: {error}")
+    if not isinstance(fields, dict):
+        _usage(f"{path}: a JSON object is needed, got {type(fields).__name__}")
+    return fields
+
+
+def _fitting(model, batch, seq, options, gpu):
+    """Which checkpoint policies and stages of ZeRO fit, all else as given: rows of (checkpoint, zero, GB, fits)."""
+    from ref.models.llama_memory import llama_memory
+
+    if not gpu > 0:
+        raise ValueError(f"memory: --gpu {gpu:g}; needed more than 0 GB")
+    root = max(1, round(model.layers**0.5))
+    rows = []
+    for checkpoint in ("none", f"segments:{root}", "layers", "revolve:2"):
+        for zero in (0, 1, 2, 3) if options["ranks"] > 1 else (options["zero"],):
+            total = llama_memory(model, batch, seq, checkpoint=checkpoint, **{**options, "zero": zero}).total
+            rows.append({"checkpoint": checkpoint, "zero": zero, "total": total, "fits": total <= gpu * GB})
+    return rows
+
+
+def _memory_table(found):
+    table = Table("on one rank", box=SIMPLE_HEAD)
+    table.add_column("bytes", justify="right")
+    table.add_column("GB", justify="right")
+    for name in ("weights", "gradients", "optimizer", "states", "activations", "total"):
+        n = getattr(found, name)
+        table.add_row(name, f"{n:,}", f"{n / GB:,.1f}", style="bold" if name in ("states", "total") else None)
+    table.caption = f"{found.parameters:,} parameters"
+    return table
+
+
+def _fitting_table(rows):
+    table = Table("checkpoint", box=SIMPLE_HEAD)
+    for stage in sorted({r["zero"] for r in rows}):
+        table.add_column(f"ZeRO {stage}, GB", justify="right")
+    for name in dict.fromkeys(r["checkpoint"] for r in rows):
+        mine = [r for r in rows if r["checkpoint"] == name]
+        table.add_row(name, *(f"{r['total'] / GB:,.1f}{'' if r['fits'] else ' !'}" for r in mine))
+    table.caption = "! does not fit"
+    return table
