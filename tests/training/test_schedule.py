@@ -9,11 +9,14 @@ from autodiff import (
     Action,
     checkpoint,
     checkpoint_schedule,
+    checkpoint_selective,
     grad,
     grad_enabled,
     jvp,
     namespace,
     no_grad,
+    register_hook,
+    register_post_accumulate_grad_hook,
     saved_bytes,
     tensor,
 )
@@ -130,6 +133,23 @@ def test_states_on_the_way_are_not_taped_and_not_held_at_a_turn():
     out.backward(np.ones(4))
     assert taped.count(False) == extra_steps(10, 3) - 9 and len(taped) == 25
     assert max(peak) == 3 + 1
+
+
+@pytest.mark.parametrize("run", [
+    lambda fs, x: checkpoint_schedule(fs, x, revolve(len(fs), 2)),
+    lambda fs, x: checkpoint_selective(lambda x: chain(fs, x, 0), x, policy={"tanh": "save"}),
+])  # fmt: skip
+def test_hooks_on_a_shared_weight_fire_once_with_the_whole_gradient(run):
+    """What a distributed reduction relies on: one call, when the gradient is complete."""
+    w, seen = tensor(np.full((3, 3), 0.25), requires_grad=True), []
+    register_post_accumulate_grad_hook(w, lambda t: seen.append(t.grad.copy()))
+    on_gradient = []
+    register_hook(w, lambda g: on_gradient.append(g.copy()))
+    run(layers(6, w), tensor(np.ones((2, 3)))).sum().backward()
+    plain = tensor(w.data, requires_grad=True)
+    chain(layers(6, plain), tensor(np.ones((2, 3))), 0).sum().backward()
+    assert len(seen) == len(on_gradient) == 1
+    assert np.array_equal(seen[0], plain.grad) and np.array_equal(on_gradient[0], plain.grad)
 
 
 def test_pairs_and_layers_that_save_nothing():
