@@ -14,12 +14,14 @@ are handed out in their order in place of running the primitives that made them.
 C1  What is kept is the result of a call, whatever the tape of that call needs: of y = x w the tape needs
     x and w, which the second run finds on its way.
 C2  Results, arguments and dropped values are those of the plain run, bit for bit: so are the gradients.
-C3  Offloaded bytes are counted when written and when read. The file has no name and dies with its owner.
+C3  Offloaded bytes are counted when written and when read. The file has no name and dies with its owner; it is
+    emptied when nothing in it is wanted any more, so that one file serves step after step.
 """
 
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,11 +53,20 @@ class Spill:
     ----------
     written, read : int
         Bytes so far.
+    size : int
+        Bytes of the file now.
     """
 
     def __init__(self, folder: Any = None):
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  lives as long as this object
-        self.written = self.read = 0
+        self.written = self.read = self.size = 0
+        self.wanted = 0  # arrays in the file that somebody can still read
+
+    def _dropped(self) -> None:
+        self.wanted -= 1
+        if not self.wanted:
+            self.file.truncate(0)
+            self.size = 0
 
     def put(self, array: Any) -> Callable[[], Any]:
         """Write an array; what is returned reads it back into memory of its own."""
@@ -65,10 +76,11 @@ class Spill:
         else:
             values, again = backend.to_numpy(array), backend.from_numpy
         values = np.ascontiguousarray(values).reshape(array.shape)
-        at = self.file.seek(0, 2)
+        at = self.file.seek(self.size)
         self.file.write(values.tobytes())
         self.file.flush()
         self.written += values.nbytes
+        self.size += values.nbytes
         shape, dtype = values.shape, values.dtype
 
         def get() -> Any:
@@ -80,6 +92,8 @@ class Spill:
 
         values_bytes = values.nbytes
         del array, values
+        self.wanted += 1
+        weakref.finalize(get, self._dropped).atexit = False
         return get
 
 

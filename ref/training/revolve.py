@@ -125,6 +125,8 @@ def split(l, s):  # noqa: E741
 
     The part before may have beta(s, r - 1) steps, and the one behind needs beta(s - 1, r - 1).
     """
+    if s == 1:
+        return l - 1
     r = repetitions(l, s)
     return min(capacity(s, r - 1), l - capacity(s - 1, r - 1))
 

@@ -161,6 +161,37 @@ def test_other_dtypes_shapes_and_several_outputs_come_back_from_the_file():
     assert np.array_equal(x.grad, 12 * x.data) and spill.written == 34 + 3 * 24
 
 
+def test_one_file_serves_step_after_step():
+    spill, x = Spill(), tensor(np.ones(1000), requires_grad=True)
+    for step in range(1, 4):
+        out = checkpoint_selective(lambda x: x.sin().cos(), x, policy={"sin": "offload"}, spill=spill)
+        assert (spill.size, spill.written) == (8000, 8000 * step)
+        out.sum().backward()
+        del out
+        assert spill.size == spill.file.seek(0, 2) == 0
+    first, second = spill.put(np.arange(3.0)), spill.put(np.arange(5.0))
+    del first
+    assert spill.size == 64 and np.array_equal(second(), np.arange(5.0))
+
+
+def test_on_the_strict_backend_too():
+    from autodiff import checkpoint_schedule
+    from backends import get
+    from ref.training.revolve import revolve
+
+    xp = get("strict")
+
+    def gradient(run):
+        x = tensor(xp.asarray([0.25, 0.5]), requires_grad=True)
+        namespace(x).sum(run(lambda x: namespace(x).tanh(x * x + x), x)).backward()
+        return xp.to_numpy(x.grad)
+
+    plain = gradient(lambda f, x: f(f(f(x))))
+    policy = {"multiply": "offload", "tanh": "save"}
+    assert np.array_equal(gradient(lambda f, x: checkpoint_schedule([f] * 3, x, revolve(3, 1))), plain)
+    assert np.array_equal(gradient(lambda f, x: checkpoint_selective(lambda x: f(f(f(x))), x, policy=policy)), plain)
+
+
 def test_without_gradients_nothing_is_kept():
     spill = Spill()
     with no_grad():
