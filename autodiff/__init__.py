@@ -9,6 +9,7 @@ Names: `autodiff.names` (torch), `autodiff.dialects` (JAX, HIPS), `autodiff.nump
 
 from autodiff import arrays, convolution, linalg, special
 from autodiff import methods as _methods  # noqa: F401  attaches the operators
+from autodiff.autocast import autocast
 from autodiff.checkpoint import checkpoint
 from autodiff.custom import custom, custom_vjp, once_differentiable
 from autodiff.debug import debug
@@ -28,7 +29,9 @@ from autodiff.hooks import (
     register_post_accumulate_grad_hook,
     saved_tensors_hooks,
 )
+from autodiff.policies import Spill, checkpoint_selective, counted
 from autodiff.saved import saved_bytes
+from autodiff.schedule import Action, checkpoint_schedule
 from autodiff.sequential import checkpoint_sequential
 from autodiff.space import namespace
 from autodiff.tape import enable_grad, grad_enabled, no_grad
@@ -60,11 +63,17 @@ from autodiff.tree import (
 )
 
 __all__ = [
+    "Action",
+    "Spill",
     "Tensor",
     "arrays",
+    "autocast",
     "checkpoint",
+    "checkpoint_schedule",
+    "checkpoint_selective",
     "checkpoint_sequential",
     "convolution",
+    "counted",
     "custom",
     "custom_vjp",
     "debug",

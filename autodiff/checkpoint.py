@@ -22,7 +22,7 @@ import numpy as np
 
 from autodiff.forward import LIVE, Lifted, dual, levels, noted, relived
 from autodiff.opaque import form_chosen, forms
-from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, leaf, saving, tick
+from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, intercepting, leaf, saving, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
 
@@ -57,12 +57,20 @@ class _Dropped(Held):
         return mine + self.segment.arrays()
 
 
+class Keeping:
+    """A function that keeps arrays between its runs; a checkpoint of it counts them as its own."""
+
+    def arrays(self) -> list:
+        raise NotImplementedError
+
+
 class _Segment:
     """One checkpointed call."""
 
     def __init__(self, f: Callable, args: tuple, rng: np.random.Generator | None):
         self.f = f
         self.form = form_chosen()
+        self.interceptor = None if STATE.interceptor is None else STATE.interceptor.again()
         self.live = frozenset(LIVE)
         self.levels: list[int] = []
         self.rng = rng
@@ -121,7 +129,7 @@ class _Segment:
 
         args = self._arguments()  # outside the modes: an outer checkpoint may run again for them
         modes = enable_grad(), forms(self.form), relived(self.live), saving(fill)
-        modes = *modes, levels((), iter(self.levels))
+        modes = *modes, levels((), iter(self.levels)), intercepting(self.interceptor)
         with ExitStack() as stack:
             for mode in (*modes, _rewound(self.rng, self.state)):
                 stack.enter_context(mode)
@@ -170,9 +178,8 @@ class _Segment:
 
     def arrays(self) -> list:
         saved = self.node.saved
-        if isinstance(saved, Held):
-            return saved.arrays()
-        return [raw(v) for v in saved]
+        held = saved.arrays() if isinstance(saved, Held) else [raw(v) for v in saved]
+        return held + (self.f.arrays() if isinstance(self.f, Keeping) else [])
 
 
 class _Sums:

@@ -24,7 +24,6 @@ to every law of the engine, and PRIMITIVES.md lists them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from autodiff.tape import SPECIAL, STATE, Node, tick
@@ -83,7 +82,7 @@ class Primitive:
     def bind(self, backend: Any) -> Callable:
         """The function over raw arrays of one backend: by default the backend's own."""
         f = self._forward
-        f = getattr(backend, self.name) if f is None else partial(f, backend)
+        f = getattr(backend, self.name) if f is None else backend.bound(self.name, f)
         return self._bound.setdefault(backend, f)
 
     def plan(self, needs: tuple[bool, ...]) -> tuple[bool, ...]:
@@ -113,6 +112,9 @@ class Primitive:
         return f"argument {position} ({name})"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        between = STATE.interceptor if SPECIAL else None
+        if between is not None:
+            args = between.arguments(self, args)
         raws = []
         edges = []
         backend = None
@@ -142,7 +144,7 @@ class Primitive:
             f = self._bound[backend]
         except KeyError:
             f = self.bind(backend)
-        out = f(*raws, **params)
+        out = f(*raws, **params) if between is None else between.run(self, f, raws, params)
         if not tensors:
             return out
         if SPECIAL and STATE.watch is not None:

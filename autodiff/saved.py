@@ -6,6 +6,7 @@ tensors on their edges (``create_graph``), the rule gets a copy of the node that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy import ndarray
@@ -116,10 +117,11 @@ def _live(value: Dual, edge: Node | None) -> Tensor:
     return live(value, edge)
 
 
-def saved_bytes(*outs: Tensor) -> int:
+def saved_bytes(*outs: Tensor, besides: Sequence[Any] = ()) -> int:
     """Bytes of the arrays that the tape of these tensors keeps for a backward, each once.
 
-    Memory shared by views is counted once, in full.
+    Memory shared by views is counted once, in full; that of `besides` (tensors or arrays: the
+    parameters, which are there in any case) not at all.
     """
     stack = [t.node for t in outs if t.node is not None]
     seen = {n.seq for n in stack}
@@ -136,4 +138,6 @@ def saved_bytes(*outs: Tensor) -> int:
             if edge is not None and edge.seq not in seen:
                 seen.add(edge.seq)
                 stack.append(edge)
+    for array in besides:
+        stores.pop(id(storage(raw(array))), None)
     return sum(s.nbytes for s in stores.values())

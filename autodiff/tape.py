@@ -62,6 +62,7 @@ class _State(threading.local):
     grad = True
     saver: Callable | None = None  # (node, saved) -> what the node keeps instead
     watch: Any = None  # told of every operation, node and cotangent (see `debug`)
+    interceptor: Interceptor | None = None  # stands around every call of a primitive
 
 
 STATE = _State()
@@ -70,7 +71,7 @@ SPECIAL: set[int] = set()
 
 
 def _settle() -> None:
-    if STATE.grad and STATE.saver is None and STATE.watch is None:
+    if STATE.grad and STATE.saver is None and STATE.watch is None and STATE.interceptor is None:
         SPECIAL.discard(get_ident())
     else:
         SPECIAL.add(get_ident())
@@ -128,6 +129,29 @@ def called_at(node: Node) -> str:
     """The end of a message: where the forward was called, if that is known."""
     where = TRACES.get(node.seq)
     return "" if where is None else f"; its forward was called at\n{where}"
+
+
+class Interceptor:
+    """Stands around the primitives called in a block; several nest, `outer` being the next one out."""
+
+    outer: Interceptor | None = None
+
+    def arguments(self, prim: Any, args: tuple) -> tuple:
+        """What the primitive is called with instead."""
+        return args if self.outer is None else self.outer.arguments(prim, args)
+
+    def run(self, prim: Any, f: Callable, raws: Any, params: dict) -> Any:
+        """What ``f(*raws, **params)`` returns, or is taken to return."""
+        return f(*raws, **params) if self.outer is None else self.outer.run(prim, f, raws, params)
+
+    def again(self) -> Interceptor | None:
+        """The interceptor under which a checkpoint made here is run again."""
+        return None if self.outer is None else self.outer.again()
+
+
+def intercepting(interceptor: Interceptor | None) -> _Mode:
+    """Context: `interceptor` stands around every call of a primitive of this thread."""
+    return _Mode("interceptor", interceptor)
 
 
 # --- saved values that are not plainly there --------------------------------------------------

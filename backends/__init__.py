@@ -4,8 +4,8 @@
     s = xp.matmul(q, xp.matrix_transpose(k))
 
 Backends: "numpy"; "strict" (array-api-strict, which refuses whatever the array API standard does
-not promise); "cupy" (CUDA). The last two are imported when their arrays arrive or `get` asks for
-them.
+not promise); "cupy" (CUDA); "rounded" (bfloat16 and float16, computed in float32). All but the first
+are imported when their arrays arrive or `get` asks for them.
 
 Conventions
   C1  Python scalars and None say nothing about the backend; NumPy scalars are NumPy arrays.
@@ -26,6 +26,7 @@ _PACKAGES = {
     "numpy": ("numpy", "closedform"),
     "strict": ("array_api_strict", "closedform[check]"),
     "cupy": ("cupy", "closedform[gpu]"),
+    "rounded": ("backends", "closedform"),
 }
 NAMES = tuple(_PACKAGES)
 _SCALARS = (bool, int, float, complex, NoneType)
@@ -81,7 +82,7 @@ def get(name: str) -> Backend:
 
     Parameters
     ----------
-    name : "numpy", "strict" or "cupy"
+    name : "numpy", "strict", "cupy" or "rounded"
 
     Returns
     -------

@@ -7,6 +7,7 @@ of this folder supplies.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 EXTENSIONS = {
@@ -95,6 +96,10 @@ class Backend:
         """Whether values of class `cls` are arrays (or scalars) of this backend."""
         own = (self.array_class, *self.scalars)
         return issubclass(cls, own) and not issubclass(cls, self.refused)
+
+    def bound(self, name: str, f: Callable) -> Callable:
+        """``f(xp, *arrays, **options)``, the function `name` written in a backend's names, for this one."""
+        return partial(f, self)
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *dir(self.library)})

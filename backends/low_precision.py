@@ -22,6 +22,8 @@ Conventions
 Laws
   L1 nearest_and_ties_to_even   L2 representable_numbers_stay
   L3 order_and_sign_are_kept    L4 half_a_gap_is_lost
+  L5 a_nan_stays_that_nan       L6 fp16_is_nearest_and_ties_to_even
+  L7 fp16_reaches_inf_and_subnormals
 """
 
 import numpy as np
@@ -123,6 +125,8 @@ def round_fp16(x):
     ------
     TypeError
         x is of another dtype.
+
+    Complexity: two passes.
 
     Examples
     --------

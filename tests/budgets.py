@@ -28,6 +28,7 @@ BUDGETS = {
     "": 120.0,
     "tests/autodiff": 60.0,
     "tests/laws": laws_budget,
+    "tests/training": 15.0,
 }
 
 _spent = defaultdict(float)

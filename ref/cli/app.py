@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ref.cli import tables
+from ref.cli import budget, tables
 from ref.demo import commands
 from ref.spec import UnknownId, all_specs, get, load_laws
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 commands.register(app)
+budget.register(app)
 out, err = Console(), Console(stderr=True)
 
 FULL = 25

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import low_precision as lp
+from backends.stochastic import stochastic_bf16
 
 
 class Format(NamedTuple):
@@ -241,3 +242,27 @@ def test_other_dtypes_are_named(f):
         f.to_bits(np.zeros(3, np.float16))
     with pytest.raises(TypeError, match=f"{f.from_bits.__name__}: bits has dtype int64; uint16"):
         f.from_bits(np.arange(3))
+
+
+@pytest.mark.parametrize(
+    "error, x, noise, said",
+    [
+        (TypeError, np.zeros(2), np.zeros(2, np.uint16), "x has dtype float64, noise uint16; float32 and uint16 are"),
+        (TypeError, np.zeros(2, np.float32), np.zeros(2, int), "noise int64"),
+        (ValueError, np.zeros(2, np.float32), np.zeros(3, np.uint16), r"x has shape \(2,\), noise \(3,\); they"),
+    ],
+)
+def test_stochastic_rounding_says_what_it_needs(error, x, noise, said):
+    with pytest.raises(error, match=f"stochastic_bf16: .*{said}"):
+        stochastic_bf16(x, noise)
+
+
+def test_stochastic_rounding_of_every_ending_is_right_on_average():
+    """Every lower half under the noise that just carries and the one that just does not: 2^16 endings, exact."""
+    low = np.arange(1 << 16)
+    x = (np.uint32(0x43800000) + low.astype(np.uint32)).view(np.float32)
+    last = np.minimum(0xFFFF - low, 0xFFFF).astype(np.uint16)
+    assert np.all(stochastic_bf16(x, last) == 256)
+    assert np.all(stochastic_bf16(x[1:], last[1:] + np.uint16(1)) == 258)
+    view = stochastic_bf16(x.reshape(256, 256).T, last.reshape(256, 256).T)
+    assert view.shape == (256, 256) and np.all(view == 256)

@@ -84,7 +84,7 @@ def test_numpy_scalars_and_subclasses_are_numpy(tmp_path):
     ],
 )
 def test_unknown_types_are_named(x, named):
-    wanted = f"^namespace: {named} is no array of numpy, strict, cupy; got numpy.ndarray, {named}$"
+    wanted = f"^namespace: {named} is no array of numpy, strict, cupy, rounded; got numpy.ndarray, {named}$"
     for _ in range(2):  # a refusal is not cached as something else
         with pytest.raises(TypeError, match=wanted):
             backends.namespace(np.zeros(2), x)

@@ -68,7 +68,7 @@ def _close(a, b):
     if isinstance(b, dict):
         return a.keys() == b.keys() and all(_close(a[k], b[k]) for k in b)
     if isinstance(b, str):
-        return a == b
+        return str(a) == b
     return b is None or np.allclose(a, b, rtol=1e-5, atol=1e-7)
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import subprocess
 import sys
 
 import pytest
@@ -37,6 +38,11 @@ def test_lookup_inverts_naming(spec):
 def test_an_unknown_id_names_the_nearest():
     with pytest.raises(UnknownId, match="attention.sdpa"):
         get("attention.spda")
+
+
+def test_an_id_of_the_floors_below_is_found_in_a_fresh_process():
+    code = "from ref.spec import get; print(get('backends.round_fp16').id)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout.strip() == b"backends.round_fp16"
 
 
 def test_an_id_is_taken_once():
