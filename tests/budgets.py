@@ -28,7 +28,7 @@ BUDGETS = {
     "": 120.0,
     "tests/autodiff": 60.0,
     "tests/laws": laws_budget,
-    "tests/training": 15.0,
+    "tests/memory": 30.0,
 }
 
 _spent = defaultdict(float)

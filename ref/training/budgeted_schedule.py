@@ -1,7 +1,7 @@
 """Checkpointing unequal layers under a budget of bytes, by dynamic programming.
 
-Source: Griewank & Walther 2008, Evaluating Derivatives, sec. 12.3 (non-uniform steps); Beaumont et al. 2019
-(1911.13214) sec. 4 for heterogeneous chains, of which this is the case with states and single tapes.
+Source: Griewank & Walther 2008, Evaluating Derivatives, ch. 12 (non-uniform steps); Herrmann et al. 2019
+(1911.13214) for heterogeneous chains, of which this is the case with states and single tapes.
 
     u_i time of step i, a_i bytes of its input (state i), b_i bytes held while it is turned, its input included
 
