@@ -58,7 +58,7 @@ $(BENCH_READY): requirements/bench.txt
 	@touch $(BENCH_READY)
 
 # After a change of dependencies in pyproject.toml. The closing sed drops the note on closedform
-# itself, which dev names through its own extras.
+# itself, which dev names through its own extras; a lock loses the marker of what Linux alone has.
 lock:
 	@$(PYTHON) -m venv --clear .venv-lock
 	@.venv-lock/bin/python $(PIP) install pip-tools==7.6.2
@@ -66,7 +66,8 @@ lock:
 	  --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-emit-options --extra dev --unsafe-package closedform \
 	  --output-file requirements/dev.txt pyproject.toml
-	sed -i.old -e '/^# WARNING/,$$d' requirements/dev.txt && rm requirements/dev.txt.old
+	sed -i.old -e '/^# WARNING/,$$d' -e 's/^nvidia-cuda-nvrtc==[^ ]*/& ; sys_platform == "linux"/' \
+	  requirements/dev.txt && rm requirements/dev.txt.old
 
 clean:
 	rm -rf .venv .venv-bench .venv-lock .hypothesis .pytest_cache .ruff_cache build dist
