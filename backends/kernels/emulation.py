@@ -16,9 +16,9 @@ from backends.kernels.build import SOURCES, cache_folder, key_of, locked, source
 
 __all__ = ["ORDERS", "EmulationError", "build", "library", "run", "seed", "size_of"]
 
-ORDERS = (0, 1, 2, 3)  # threads ascending, descending, shuffled, shuffled otherwise
+ORDERS = (0, 1, 2, 3, 4)  # in step up, down; a warp at a time up, down; shuffled
 FLAGS = ("-std=c++17", "-O1", "-fno-strict-aliasing", "-ffp-contract=off", "-Wall", "-Werror",
-         "-Wno-unused-function", "-Wno-unused-variable", "-DEMU")  # fmt: skip
+         "-Wno-unused-function", "-Wno-unused-variable", "-Wno-psabi", "-DEMU")  # fmt: skip
 _KERNELS = re.compile(r"^KERNEL void (?:BOUNDS\([^)]*\) )?(\w+)\(", re.MULTILINE)
 
 
@@ -94,7 +94,7 @@ def run(launch, order=0):
     ----------
     launch : Launch
     order : int
-        Of the threads: 0 ascending, 1 descending, more a seed of shuffles.
+        Of the threads; see `launch` in cuda/emulation/emu.h.
 
     Raises
     ------

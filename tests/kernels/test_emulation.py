@@ -10,6 +10,7 @@ from backends.kernels.build import SOURCES
 from backends.kernels.emulation import ORDERS, EmulationError
 from backends.kernels.params import fill, struct
 from tests.kernels.cases import BF16
+from tests.kernels.stand_in import StandIn
 from tests.meta.floors import root_of_house
 
 SOURCE = os.path.relpath(root_of_house() / "tests/kernels/faulty", SOURCES)
@@ -105,3 +106,12 @@ def test_struct_errors():
         struct("attention_simt", "Nothing")
     with pytest.raises(ValueError, match="outt is no field"):
         fill(struct(SOURCE, "Faulty"), {"outt": 1}, id)
+
+
+def test_an_array_made_by_the_stand_in_is_poisoned_and_guarded():
+    device = StandIn()
+    out = device.xp.empty((64,), np.float32)
+    assert np.isnan(out).all()
+    args = fill(struct(SOURCE, "Faulty"), {"out": out[1:]}, device.pointer)
+    with pytest.raises(EmulationError, match="exchange: wrote outside an array"):
+        device.launch(Launch(PROGRAM, "exchange", (1,), 64, 256, (args,)))

@@ -96,4 +96,13 @@ def _go(device, program, kernel, grid, threads, shared, values):
 
 
 def _wgmma(device, p, o, lse):
-    raise NotImplementedError
+    """Level 2. The maps of K and V end where the last row sees no further: junk beyond comes as zeros."""
+    d, T, S = p.q.shape[-1], p.T, p.S
+    rows, cols = (192, 128) if d == 64 else (128, 128 if p.high < S else 176)
+    extent = max(1, min(S, T + p.high))
+    maps = [device.tensor_map(p.q, rows, 64)] + [device.tensor_map(x, cols, 64, extent) for x in (p.k, p.v)]
+    program = Program("attention_wgmma", (*_mma("", p).macros, ("COLS", cols)))
+    args = (*maps, fill(struct(program.source, "Attention"), fields(p, lse) | {"o": View(o)}, device.pointer))
+    shared = 2 * d * (rows + 4 * cols) + 128
+    grid = (over(T, rows), p.q.shape[1], p.B)
+    device.launch(Launch(program, "attention_wgmma", grid, 2 * rows + 128, shared, args))

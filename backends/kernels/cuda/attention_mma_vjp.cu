@@ -52,7 +52,7 @@ KERNEL void BOUNDS(kThreads, 2) attention_mma_dkv(const Attention p) {
 
   // Tiles of queries that see some of these keys, head after head of the group.
   const Span seeing = rows_seeing(seg, j0, kOwn);
-  const int first = SEEDED(25, seeing.first, 0) / kStream, per_head = (seeing.last + kStream - 1) / kStream - first;
+  const int first = seeing.first / kStream, per_head = (seeing.last + kStream - 1) / kStream - first;
   const int count = seeing.first < seeing.last ? per_head * heads : 0;
   auto fetch = [&](int n) {
     const int h = group * heads + n / per_head, i0 = (first + n % per_head) * kStream;
@@ -71,7 +71,7 @@ KERNEL void BOUNDS(kThreads, 2) attention_mma_dkv(const Attention p) {
   clear(dv);
   const Scale scale = scale_of(p);
   for (int n = 0; n < count; n++) {
-    const int h = group * heads + n / per_head, i0 = (first + n % per_head) * kStream;
+    const int h = group * heads + n / per_head, i0 = (SEEDED(25, first, 0) + n % per_head) * kStream;
     const u32 q_tile = stages + (n & 1) * 2 * kStreamBytes, g_tile = q_tile + kStreamBytes;
     const i64 at = lse_at(p, seg, h);
     if (n + 1 < count) fetch(n + 1);

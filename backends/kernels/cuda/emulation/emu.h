@@ -1,8 +1,8 @@
 // Runs a kernel on one CPU thread: blocks in turn, the threads of a block as fibers.
 //
 // It says the words of common.cuh under -DEMU. What it sees: results, wrong
-// indices, reads of shared memory that nobody wrote (it starts as NaN), missing barriers (three
-// kinds of thread order), barriers that not all threads reach (a deadlock is reported), warps whose
+// indices, reads of shared memory that nobody wrote (it starts as NaN), missing barriers (in several
+// orders of the threads), barriers that not all threads reach (a deadlock is reported), warps whose
 // lanes disagree about the instruction. What it cannot see: memory ordering between barriers, bank
 // conflicts, speed.
 #pragma once
@@ -56,7 +56,7 @@ static int current, threads, block[3];
 static unsigned char* shared_memory;
 static u32 shared_bytes;
 static char error[256];
-static bool failed;
+static bool failed, early;
 static void (*body)(void**);
 static void** arguments;
 static std::vector<void (*)()> at_block_start;  // what emu80.h and emu90.h must clear
@@ -80,6 +80,12 @@ inline void sleep_on(const long& generation, long seen) {
     leave(f);
   }
   f.gate = nullptr;
+}
+
+inline bool waited_for(const long& generation) {
+  for (int i = 0; i < threads; i++)
+    if (!fiber[i].done && fiber[i].gate == &generation && generation == fiber[i].seen) return true;
+  return false;
 }
 
 inline void arrive(Barrier& b, int needed) {
@@ -134,24 +140,37 @@ inline bool run_block(int order, u64& random) {
     f.shadow = nullptr;
     if (!f.stack) f.stack = (char*)malloc(kStack);
     prepare(&f.context, f.stack, kStack, run_fiber);
-    turn[i] = order == 1 ? threads - 1 - i : i;
+    turn[i] = order == 1 || order == 3 ? threads - 1 - i : i;
   }
-  for (int left = threads; left;) {
-    if (order > 1)
+  // One step of the threads turn[from] .. turn[to - 1]; whether any could move.
+  auto step = [&](int from, int to) {
+    bool ran = false;
+    for (int n = from; n < to && !failed; n++) {
+      Fiber& f = fiber[turn[n]];
+      if (f.done || (f.gate && *f.gate == f.seen)) continue;
+      current = turn[n];
+      enter(f);
+      ran = true;
+    }
+    return ran;
+  };
+  for (;;) {
+    if (order > 3)
       for (int i = threads - 1; i > 0; i--) {
         random = random * 6364136223846793005u + 1442695040888963407u;
         std::swap(turn[i], turn[(random >> 33) % (i + 1)]);
       }
     bool ran = false;
-    for (int n = 0; n < threads; n++) {
-      Fiber& f = fiber[turn[n]];
-      if (f.done || (f.gate && *f.gate == f.seen)) continue;
-      current = turn[n];
-      enter(f);
-      if (failed) return false;
-      ran = true;
-      left -= f.done;
+    if (order == 2 || order == 3) {
+      for (int w = 0; w < threads; w += 32)
+        while (step(w, w + 32)) ran = true;
+    } else {
+      ran = step(0, threads);
     }
+    if (failed) return false;
+    int left = 0;
+    for (int i = 0; i < threads; i++) left += !fiber[i].done;
+    if (!left) break;
     if (!ran) {
       snprintf(error, sizeof error, "block (%d, %d, %d): deadlock, %d of %d threads wait for ever", block[0],
                block[1], block[2], left, threads);
@@ -161,8 +180,12 @@ inline bool run_block(int order, u64& random) {
   return true;
 }
 
-// order 0: threads ascending, 1: descending, more: shuffled anew each round, that being the seed.
+// The order of the threads. 0, 1: all in step, ascending or descending. 2, 3: a warp runs as far as it can
+// before the next one starts, the first or the last warp leading. More: in step, shuffled by that seed.
+// Plus 16: what is asynchronous happens at issue (emu90.h).
 inline int launch(const int* grid, int block_threads, u32 bytes, int order, void (*kernel)(void**), void** args) {
+  early = order >= 16;
+  order %= 16;
   threads = block_threads;
   body = kernel;
   arguments = args;
