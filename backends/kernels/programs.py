@@ -5,14 +5,15 @@ from backends.kernels import BFLOAT16, FLOAT16, FLOAT32, Program
 __all__ = ["AMPERE", "HOPPER", "every_program"]
 
 AMPERE, HOPPER = "sm_80", "sm_90a"
-_ANY = {source: (FLOAT32, FLOAT16, BFLOAT16) for source in ("attention_simt", "attention_simt_vjp", "paged_decode")}
+_ANY_STORAGE = ("attention_simt", "attention_simt_vjp", "paged_decode", "rms_norm", "rope", "cross_entropy")
 _MMA = ("attention_mma", "attention_mma_vjp")
 
 
 def every_program():
     """(program, architectures) of each."""
-    for source, storages in _ANY.items():
-        for s in storages:
+    yield Program("adamw", (("STORAGE", FLOAT32),)), (AMPERE, HOPPER)
+    for source in _ANY_STORAGE:
+        for s in (FLOAT32, FLOAT16, BFLOAT16):
             yield Program(source, (("STORAGE", s),)), (AMPERE, HOPPER)
     for source in _MMA:
         for d in (64, 128):
