@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import warnings
 
 import numpy as np
 
@@ -61,6 +62,16 @@ class CudaDevice:
         """What its cubins are compiled for; 9.0 has instructions of its own."""
         major, minor = self.capability
         return "sm_90a" if (major, minor) == (9, 0) else f"sm_{major}{minor}"
+
+    @functools.cached_property
+    def wgmma_works(self):
+        """Whether the probe of cuda/probe_wgmma.cu gives what it must; asked once, before level 2 is first used."""
+        from backends.kernels.probe import probe_wgmma
+
+        wrong = probe_wgmma(self)
+        if wrong:
+            warnings.warn(f"level 2 of attention is not used on this device: {wrong}", stacklevel=2)
+        return not wrong
 
     def pointer(self, array):
         """Address of an array's first element."""

@@ -19,6 +19,7 @@ def every_program():
         for d in (64, 128):
             for s in (FLOAT16, BFLOAT16):
                 yield Program(source, (("HEAD_DIM", d), ("STORAGE", s))), (AMPERE, HOPPER)
+    yield Program("probe_wgmma", (("STORAGE", FLOAT16),)), (HOPPER,)
     for d, cols in ((64, 128), (128, 128), (128, 176)):
         for s in (FLOAT16, BFLOAT16):
             yield Program("attention_wgmma", (("HEAD_DIM", d), ("STORAGE", s), ("COLS", cols))), (HOPPER,)

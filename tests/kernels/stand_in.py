@@ -41,6 +41,8 @@ class Guarded:
 class StandIn:
     """What `CudaDevice` has. A launch runs at once, and stays in `launches`."""
 
+    wgmma_works = True
+
     def __init__(self, capability=(9, 0), order=0, bug=0):
         self.capability, self.order, self.bug, self.launches = capability, order, bug, []
         self.xp = Guarded()

@@ -83,10 +83,12 @@ def test_rope(dtype, layout, B, H, T, pairs, own_positions, order):
     with using(StandIn(order=order)):
         y, _ = rope.forward(x, positions, layout=layout, base=500.0)
         (back,) = rope.vjp(y, y, (), (True,), x, positions, layout=layout, base=500.0)
-    angle = (positions[..., None].astype(np.longdouble) * np.longdouble(500.0) ** (-np.arange(pairs) / pairs)).astype(float)
+    theta = np.longdouble(500.0) ** (-np.arange(pairs) / np.longdouble(pairs))
+    angle = (positions[..., None].astype(np.longdouble) * theta).astype(float)
     angle = angle[:, None] if own_positions else angle
     X = x.astype(np.float64)
-    first, second = (slice(0, pairs), slice(pairs, None)) if layout == "half" else (slice(0, None, 2), slice(1, None, 2))
+    parts = {"half": (slice(0, pairs), slice(pairs, None)), "interleaved": (slice(0, None, 2), slice(1, None, 2))}
+    first, second = parts[layout]
     a, b, size = X[..., first], X[..., second], abs(X[..., first]) + abs(X[..., second])
     slack = 2.0**-30  # of the angle: positions to 10^6 at 2^-53, relative
     close(y[..., first], a * np.cos(angle) - b * np.sin(angle), dtype, size + slack, 1, 2)

@@ -68,7 +68,7 @@ def level_of(capability, storage, d, options):
     if allowed not in (*LEVELS, "composite"):
         raise ValueError(f"{ENVIRONMENT}={allowed}; needed one of {', '.join(LEVELS)}, composite")
     for name, level in LEVELS.items():
-        if name <= allowed and (
+        if allowed != "composite" and name <= allowed and (
             (capability == level.capability if level.only else capability >= level.capability)
             and storage in level.storages
             and (level.head_dims is None or d in level.head_dims)
@@ -80,10 +80,15 @@ def level_of(capability, storage, d, options):
 
 def choose(device, p, backward=False, others=()):
     """The level of a problem on a device, or None; `others` are arrays besides q, k, v."""
+    if max(p.q.shape[1], p.B) > 65535:  # a grid's second and third axis
+        return None
     options = needs(p, backward)
     if unaligned((p.q, p.k, p.v, *others), device.pointer):
         options.add("unaligned")
-    return level_of(device.capability, p.storage, p.q.shape[-1], options)
+    level = level_of(device.capability, p.storage, p.q.shape[-1], options)
+    if level == "L2" and not device.wgmma_works:
+        return level_of(device.capability, p.storage, p.q.shape[-1], options | {"window"})
+    return level
 
 
 def table():
@@ -99,3 +104,7 @@ def table():
     yield "| head dimensions | " + " | ".join(dims) + " |"
     above = (f"{x.capability[0]}.{x.capability[1]}" + ("" if x.only else " and later") for x in LEVELS.values())
     yield "| compute capability | " + " | ".join(above) + " |"
+
+
+if __name__ == "__main__":
+    print(*table(), sep="\n")

@@ -50,7 +50,8 @@ def adamw_(params, grads, ms, vs, t, *, lr, beta1, beta2, eps, weight_decay):
 
 def _check(params, grads, ms, vs, t):
     if not len(params) == len(grads) == len(ms) == len(vs):
-        raise ValueError(f"adamw_: {len(params)} params, {len(grads)} grads, {len(ms)} ms, {len(vs)} vs; needed as many")
+        sizes = f"{len(params)} params, {len(grads)} grads, {len(ms)} ms, {len(vs)} vs"
+        raise ValueError(f"adamw_: {sizes}; needed as many of each")
     if t < 1:
         raise ValueError(f"adamw_: t={t}; the first step is t=1")
     groups = list(zip(params, grads, ms, vs, strict=True))
