@@ -7,10 +7,11 @@ PIP := -m pip -qq --disable-pip-version-check
 # One BLAS thread a process: the test workers share the cores among themselves.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
+GPU_PYTHON ?= python3
 
-.PHONY: help demo train test test-deep bench table lint lock clean
+.PHONY: help demo train test test-deep bench gpu table lint lock clean
 help:
-	@echo "make demo | train | test | test-deep | bench | table | lint | lock | clean"
+	@echo "make demo | train | test | test-deep | bench | gpu | table | lint | lock | clean"
 
 demo: $(READY)
 	$(BIN)/closedform demo $(ARGS)
@@ -25,9 +26,13 @@ test-deep: $(READY)
 	$(ONE_THREAD) CLOSEDFORM_PROFILE=deep $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
 bench: $(BENCH_READY)
-	@set -e; for file in $(filter-out bench/__init__.py bench/common.py,$(wildcard bench/*.py)); do \
+	@set -e; for file in $(filter-out bench/__init__.py bench/common.py bench/gpu.py,$(wildcard bench/*.py)); do \
 	  name=$$(basename $$file .py); echo "== $$name"; .venv-bench/bin/python -m bench.$$name $(ARGS); \
 	done
+
+# With the machine's own Python, which has CuPy, torch and triton.
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) -m bench.gpu $(ARGS)
 
 table: $(READY)
 	$(BIN)/python -m ref.cli.readme

@@ -34,7 +34,10 @@ def unit(program):
     text = source_text(program.source)
     exports = [f"EMU_EXPORT({name})" for name in _KERNELS.findall(text)]
     exports += [f"EMU_SIZE({name})" for name in _PARAMETERS.findall(text)]
-    return "\n".join([f'#include "{program.source}.cu"', *dict.fromkeys(exports), "EMU_ERROR", ""])
+    table = ", ".join(f'{{"{name}", run_{name}}}' for name in _KERNELS.findall(text))
+    main = ["#ifdef EMU_MAIN", '#include "emulation/main.h"',
+            f"int main(int n, char** args) {{ return emu::main_of({{{table}}}, n, args); }}", "#endif"]  # fmt: skip
+    return "\n".join([f'#include "{program.source}.cu"', *dict.fromkeys(exports), "EMU_ERROR", *main, ""])
 
 
 def gxx():
@@ -53,7 +56,7 @@ def gxx():
 
 @functools.cache
 def build(program, flags=FLAGS, kind="so"):
-    """Path of the shared library (or of the `main` program, see tests/deep) of a program."""
+    """Path of a program's shared library, or of its executable (kind "exe": see emulation/main.h)."""
     texts = [p.read_text() for p in sorted((SOURCES / "emulation").iterdir())]
     name = key_of(program, unit(program), source_text(program.source), flags, kind, *texts)
     path = cache_folder() / f"{Path(program.source).name}-emu-{name}.{kind}"

@@ -29,6 +29,14 @@ def test_against_float64(case):
 
 
 @pytest.mark.parametrize("d", [64, 128])
+def test_a_band_that_is_empty(d):
+    """A causal mask and a window that do not meet: rows that see nothing lie between columns that nobody sees."""
+    case = Case(F16, 1, 4, 2, 7, 53, d, d, "both", order=4, seed=5)
+    assert not case.keep().any()
+    assert not faults(case, run(case)[0], oracle(case))
+
+
+@pytest.mark.parametrize("d", [64, 128])
 def test_longer_than_every_stage(d):
     case = Case(BF16, 1, 2, 1, 300, 390, d, d, "causal", order=3)
     assert not faults(case, run(case)[0], oracle(case))

@@ -67,15 +67,18 @@ DEVICE Segment segment(const Attention& p, int b) {
   return s;
 }
 
-// Half-open spans. A row below `first` or from `last` on sees nothing, so what it holds may be NaN.
+// Half-open spans, exact: what lies outside is seen by nothing, so it may hold NaN. An empty band (a causal mask
+// and a window that do not meet) has empty spans.
 struct Span {
   int first, last;
 };
 DEVICE Span columns_seen(const Segment& s, int i0, int rows) {  // by rows i0 .. i0 + rows - 1 below T
+  if (s.low > s.high) return {0, 0};
   const int end = least(i0 + rows, s.T);
   return {most(0, i0 + s.low), least(s.S, end + s.high)};
 }
 DEVICE Span rows_seeing(const Segment& s, int j0, int cols) {  // some column of j0 .. j0 + cols - 1 below S
+  if (s.low > s.high) return {0, 0};
   const int end = least(j0 + cols, s.S);
   return {most(0, j0 - s.high), least(s.T, end - s.low)};
 }
