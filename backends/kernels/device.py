@@ -55,7 +55,7 @@ class CudaDevice:
         self.xp = cupy
         number = cupy.cuda.Device(index).compute_capability
         self.capability = (int(number[:-1]), int(number[-1]))
-        self.kernels = {}
+        self.kernels, self.shared = {}, {}
 
     @property
     def arch(self):
@@ -82,11 +82,12 @@ class CudaDevice:
         key = launch.program, launch.kernel
         if key not in self.kernels:
             module = self.xp.RawModule(path=str(cubin(launch.program, self.arch).path))
-            self.kernels[key] = kernel = module.get_function(launch.kernel)
-            if launch.shared > 48 << 10:
-                kernel.max_dynamic_shared_size_bytes = 232448 if self.capability >= (9, 0) else 166912
+            self.kernels[key] = module.get_function(launch.kernel)
+        kernel = self.kernels[key]
+        if launch.shared > self.shared.get(key, 48 << 10):  # what a kernel may ask for without saying so
+            kernel.max_dynamic_shared_size_bytes = self.shared[key] = launch.shared
         grid = (*launch.grid, 1, 1)[:3]
-        self.kernels[key](grid, (launch.threads, 1, 1), launch.args, shared_mem=launch.shared)
+        kernel(grid, (launch.threads, 1, 1), launch.args, shared_mem=launch.shared)
 
     def tensor_map(self, array, rows, columns, extent=None):
         """A descriptor for the copy engine; see `tensor_map_arguments`.

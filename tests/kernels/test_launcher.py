@@ -133,7 +133,7 @@ def test_launches_on_a_cuda_device(cupy):
                         98304, args))  # fmt: skip
     assert cupy.calls[0] == ("adamw", (5, 1, 1), (256, 1, 1), args, 0, 49152)
     assert cupy.calls[1][1] == (6, 2, 1)
-    assert cupy.calls[2][1:] == ((1, 2, 3), (256, 1, 1), args, 98304, 232448)
+    assert cupy.calls[2][1:] == ((1, 2, 3), (256, 1, 1), args, 98304, 98304)
     assert len(cupy.paths) == 2 and all(p.endswith(".cubin") and "sm_90a" in p for p in cupy.paths)
 
 

@@ -58,8 +58,9 @@ def needs(p, backward=False):
 
 
 def unaligned(arrays, pointer):
-    """Whether some array [B H T c] has a row that does not start at a multiple of 16 bytes."""
-    return any(pointer(x) % 16 or any(s % 16 for s in x.strides[:3]) for x in arrays)
+    """Whether some array [B H T c] has a row that does not start at a multiple of 16 bytes, or repeats one."""
+    steps = [(n, s) for x in arrays for n, s in zip(x.shape[:3], x.strides[:3], strict=True)]
+    return any(pointer(x) % 16 for x in arrays) or any(s % 16 or (n > 1 and s == 0) for n, s in steps)
 
 
 def level_of(capability, storage, d, options):

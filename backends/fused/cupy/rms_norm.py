@@ -9,7 +9,7 @@ from backends.kernels.device import storage
 
 __all__ = ["forward", "supports", "vjp"]
 
-_WIDEST = 40_000  # channels whose share of dw fits in shared memory
+_WIDEST = 25_000  # channels whose share of dw fits in the shared memory of any device: 99 KiB
 _BLOCKS = 264  # of the backward: two a multiprocessor of the largest chip; each makes one share of dw
 
 
