@@ -1,5 +1,6 @@
 """What a group measures on: the device, random arrays, and a clock. Dry, none of them touches a GPU."""
 
+import contextlib
 import importlib
 import statistics
 
@@ -70,28 +71,33 @@ class Bed:
             raise Missing(f"{name} is not installed ({error})") from error
 
     def graph(self, function):
-        """`function` as a graph to replay, where it can be captured; else itself. It has run before."""
+        """`function`, which has run before, as a graph to replay; itself where it cannot be captured."""
         cupy = self.xp
         stream = cupy.cuda.Stream(non_blocking=True)
-        try:
-            with stream:
+        with stream:
+            function()
+            stream.synchronize()
+            stream.begin_capture()
+            try:
                 function()
-                stream.synchronize()
-                stream.begin_capture()
-                function()
-                graph = stream.end_capture()
-            return lambda: graph.launch(cupy.cuda.get_current_stream()), True
-        except Exception:  # what a library may not do while captured is its own
-            cupy.cuda.runtime.deviceSynchronize()
-            return function, False
+            except cupy.cuda.runtime.CUDARuntimeError:  # it allocates, or asks for an answer
+                with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):
+                    stream.end_capture()
+                return function, False
+            graph = stream.end_capture()
+        return lambda: graph.launch(cupy.cuda.get_current_stream()), True
 
-    def times(self, functions):
-        """{name: {ms, p10, p90, graph}} of functions that enqueue work, by rounds in turn; dry, no times."""
+    def times(self, functions, foreign=()):
+        """{name: {ms, p10, p90, graph}} of functions that enqueue work, by rounds in turn; dry, no times.
+
+        `foreign` names launch on a stream of their library's choice (the default one, as the events are), so
+        they are called, not captured.
+        """
         if self.dry:
             for function in functions.values():
                 function()
             return {name: {"ms": None} for name in functions}
-        runs = {name: self._prepared(function) for name, function in functions.items()}
+        runs = {name: self._prepared(function, name not in foreign) for name, function in functions.items()}
         samples = {name: [] for name in runs}
         for _ in range(ROUNDS):
             for name, (run, count, _) in runs.items():
@@ -101,10 +107,10 @@ class Bed:
             for name, row in samples.items()
         }
 
-    def _prepared(self, function):
+    def _prepared(self, function, ours):
         function()
         self.xp.cuda.runtime.deviceSynchronize()
-        run, graph = self.graph(function)
+        run, graph = self.graph(function) if ours else (function, False)
         once = min(self._sample(run, 1) for _ in range(2))
         return run, max(1, min(200, round(SHORTEST / max(once, 1e-3)))), graph
 
