@@ -7,10 +7,11 @@ PIP := -m pip -qq --disable-pip-version-check
 # One BLAS thread a process: the test workers share the cores among themselves.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
+GPU_PYTHON ?= python3
 
-.PHONY: help demo train test test-deep bench table lint lock clean
+.PHONY: help demo train test test-deep bench gpu table lint lock clean
 help:
-	@echo "make demo | train | test | test-deep | bench | table | lint | lock | clean"
+	@echo "make demo | train | test | test-deep | bench | gpu | table | lint | lock | clean"
 
 demo: $(READY)
 	$(BIN)/closedform demo $(ARGS)
@@ -25,10 +26,14 @@ test-deep: $(READY)
 	$(ONE_THREAD) CLOSEDFORM_PROFILE=deep $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
 bench: $(BENCH_READY)
-	@set -e; for file in $(filter-out bench/common.py bench/report.py,$(wildcard bench/*.py)); do \
+	@set -e; for file in $(filter-out bench/common.py bench/report.py bench/gpu.py,$(wildcard bench/*.py)); do \
 	  name=$$(basename $$file .py); echo "== $$name"; .venv-bench/bin/python -m bench.$$name $(ARGS); \
 	done
 	@.venv-bench/bin/python -m bench.report
+
+# With the machine's own Python, which has CuPy, torch and triton.
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) -m bench.gpu $(ARGS)
 
 table: $(READY)
 	$(BIN)/python -m ref.cli.readme
@@ -60,7 +65,7 @@ $(BENCH_READY): requirements/bench.txt
 	@touch $(BENCH_READY)
 
 # After a change of dependencies in pyproject.toml. The closing sed drops the note on closedform
-# itself, which dev names through its own extras.
+# itself, which dev names through its own extras; a lock loses the marker of what Linux alone has.
 lock:
 	@$(PYTHON) -m venv --clear .venv-lock
 	@.venv-lock/bin/python $(PIP) install pip-tools==7.6.2
@@ -68,7 +73,8 @@ lock:
 	  --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-emit-options --extra dev --unsafe-package closedform \
 	  --output-file requirements/dev.txt pyproject.toml
-	sed -i.old -e '/^# WARNING/,$$d' requirements/dev.txt && rm requirements/dev.txt.old
+	sed -i.old -e '/^# WARNING/,$$d' -e 's/^nvidia-cuda-nvrtc==[^ ]*/& ; sys_platform == "linux"/' \
+	  requirements/dev.txt && rm requirements/dev.txt.old
 
 clean:
 	rm -rf .venv .venv-bench .venv-lock .hypothesis .pytest_cache .ruff_cache build dist

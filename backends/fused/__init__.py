@@ -28,7 +28,18 @@ _NUMPY = {
     "nn.swiglu": "swiglu",
 }
 
-FORMS = {(id, "numpy"): f"backends.fused.numpy.{module}" for id, module in _NUMPY.items()}
+_CUPY = {
+    "attention.flash": "flash",
+    "losses.softmax_cross_entropy": "softmax_cross_entropy",
+    "nn.rms_norm": "rms_norm",
+    "nn.rope": "rope",
+}
+
+FORMS = {
+    (id, backend): f"backends.fused.{backend}.{module}"
+    for backend, modules in (("numpy", _NUMPY), ("cupy", _CUPY))
+    for id, module in modules.items()
+}
 
 
 def find(id, backend_name):

@@ -65,6 +65,10 @@ class _Causal(_Mask):
     def _shift(self, T, S):
         return S - T if self.align == "bottom_right" else 0
 
+    def band(self, T, S):
+        """(low, high): row i sees columns i + low .. i + high; None is no limit."""
+        return None, self._shift(T, S)
+
     def tile(self, xp, rows, cols, T, S):
         return cols[None, :] <= rows[:, None] + self._shift(T, S)
 
@@ -82,6 +86,10 @@ class _Window(_Mask):
 
     def __repr__(self):
         return f"window({self.left}, {self.right})"
+
+    def band(self, T, S):
+        """(low, high): row i sees columns i + low .. i + high."""
+        return S - T - self.left, S - T + self.right
 
     def tile(self, xp, rows, cols, T, S):
         offset = cols[None, :] - (rows[:, None] + (S - T))
@@ -102,6 +110,17 @@ class _All(_Mask):
 
     def __repr__(self):
         return " & ".join(map(repr, self.rules))
+
+    def band(self, T, S):
+        """(low, high) if every rule is a band, else None."""
+        bands = [rule.band(T, S) if hasattr(rule, "band") else None for rule in self.rules]
+        if None in bands:
+            return None
+        lows, highs = zip(*bands, strict=True)
+        return (
+            max((x for x in lows if x is not None), default=None),
+            min((x for x in highs if x is not None), default=None),
+        )
 
     def tile(self, xp, rows, cols, T, S):
         first, second = (rule.tile(xp, rows, cols, T, S) for rule in self.rules)

@@ -20,8 +20,11 @@ import numpy as np
 SAFETY = 1.25
 
 
-def attention(q, k, v, g, g_l, *, mask=None, bias=None, softcap=None, scale=None):
-    """{name: (value, bound in units of u)} for o, lse, dq, dk, dv. Rows without keys give zeros."""
+def attention(q, k, v, g, g_l, *, mask=None, bias=None, softcap=None, scale=None, drop=1.0):
+    """{name: (value, bound in units of u)} for o, lse, dq, dk, dv. Rows without keys give zeros.
+
+    `drop` multiplies the weights of the values: 0 or 1 / (1 - rate) under dropout.
+    """
     H, T, d = q.shape[-3:]
     G, S, e = v.shape[-3:]
     R = H // G
@@ -49,9 +52,9 @@ def attention(q, k, v, g, g_l, *, mask=None, bias=None, softcap=None, scale=None
     with np.errstate(divide="ignore"):
         lse = (m + np.log(total))[..., 0]
     p /= np.where(total == 0, 1, total)
-    o = p @ V
+    o = (p * drop) @ V
     slope = 1 - t**2
-    dP = g @ V.mT
+    dP = drop * (g @ V.mT)
     D = (g * o).sum(-1, keepdims=True) - g_l[..., None]
     dS = p * (dP - D) * slope
 
@@ -63,20 +66,21 @@ def attention(q, k, v, g, g_l, *, mask=None, bias=None, softcap=None, scale=None
         "lse": lse,
         "dq": scale * dS @ K,
         "dk": by_group(scale * dS.mT @ q),
-        "dv": by_group(p.mT @ g),
+        "dv": by_group((p * drop).mT @ g),
     }
 
-    a = scale * abs(q) @ abs(K).mT
+    size = abs(scale)
+    a = size * abs(q) @ abs(K).mT
     finite = np.where(np.isneginf(s), 0, abs(s))
     ds = (d + 5) * a + 3 * finite
     if bias is not None:
         ds = ds + np.where(np.isfinite(bias), abs(bias), 0)
     ds = np.where(keep, ds, 0)
     w = 2 * ds.max(-1, keepdims=True, initial=0) + S + 10
-    do = (p @ abs(V)) * (w + S + 4)
+    do = ((p * drop) @ abs(V)) * (w + S + 4)
     err_D = (e + 2) * (abs(g) * abs(o)).sum(-1, keepdims=True)
     err_D += (abs(g) * do).sum(-1, keepdims=True) + 2 * abs(g_l)[..., None]
-    err_dP = (e + 2) * abs(g) @ abs(V).mT
+    err_dP = drop * ((e + 2) * abs(g) @ abs(V).mT)
     ddS = p * slope * (w * (abs(dP) + abs(D)) + err_dP + err_D)
     if softcap:
         ddS += p * abs(dP - D) * 2 * (abs(t) * ds / softcap + 4)
@@ -84,9 +88,9 @@ def attention(q, k, v, g, g_l, *, mask=None, bias=None, softcap=None, scale=None
     bound = {
         "o": do,
         "lse": ds.max(-1, initial=0) + 4 * live + S + 10,
-        "dq": scale * (ddS @ abs(K) + (S + 4) * abs(dS) @ abs(K)),
-        "dk": by_group(scale * (ddS.mT @ abs(q) + (R * T + 4) * abs(dS).mT @ abs(q))),
-        "dv": by_group((p * w).mT @ abs(g) + (R * T + 4) * p.mT @ abs(g)),
+        "dq": size * (ddS @ abs(K) + (S + 4) * abs(dS) @ abs(K)),
+        "dk": by_group(size * (ddS.mT @ abs(q) + (R * T + 4) * abs(dS).mT @ abs(q))),
+        "dv": by_group((p * drop * w).mT @ abs(g) + (R * T + 4) * (p * drop).mT @ abs(g)),
     }
     return {name: (value[name], SAFETY * bound[name]) for name in value}
 
