@@ -13,7 +13,7 @@ from autodiff import (
 from autodiff.primitive import TABLE, fit
 from autodiff.transforms import reverse
 from tests.autodiff import test_complex as convention
-from tests.autodiff.complex_laws import (
+from tests.autodiff.laws_complex import (
     BROKEN,
     SUPPORTED,
     adjoint,
