@@ -9,10 +9,9 @@ from ref.conform.impl import own
 from ref.conform.runner import run_law
 from ref.spec import all_specs, load_laws
 from tests.kernels.attention_run import at_level, oracle
-from tests.kernels.cases import BF16, F16, MASKS, Case, faults
+from tests.kernels.cases import BF16, F16, MASKS, NOT_OF_KERNELS, Case, faults
 from tests.kernels.conftest import has_gpu
 from tests.kernels.seeded_bugs import BUGS
-from tests.kernels.test_laws import NOT_OF_KERNELS
 from tests.meta.floors import root_of_house
 
 load_laws()

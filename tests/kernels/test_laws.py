@@ -11,12 +11,10 @@ from backends.kernels.emulation import ORDERS
 from ref.conform.impl import Target
 from ref.conform.runner import run_law
 from ref.spec import get, load_laws
+from tests.kernels.cases import NOT_OF_KERNELS
 from tests.kernels.stand_in import StandIn
 
 IDS = ("attention.flash", "losses.softmax_cross_entropy", "nn.rms_norm", "nn.rope")
-# What these count is the tiles of NumPy's and of the composite's own loops.
-NOT_OF_KERNELS = {("attention.flash", label) for label in ("L16", "L17", "L18")}
-
 load_laws(IDS)
 LAWS = [(id, label) for id in IDS for label in get(id).laws if (id, label) not in NOT_OF_KERNELS]
 

@@ -159,6 +159,7 @@ DEVICE void consume(const Attention& p, const Shared& m, const Segment& seg, int
   scores(0);
   next_turn();
   wgmma_wait<0>();
+  settled(s);
   release(m.k_empty, 0);
   soften(0);
   pack();
@@ -168,9 +169,11 @@ DEVICE void consume(const Attention& p, const Shared& m, const Segment& seg, int
     outputs(n - 1);
     next_turn();
     if (BUG != 56) wgmma_wait<1>();  // the scores are here, the outputs on their way
+    settled(s);
     release(m.k_empty, n);
     soften(n);
     wgmma_wait<0>();
+    settled(out);
     release(m.v_empty, n - 1);
     UNROLL
     for (int x = 0; x < kOutputs; x++) out[x] *= SEEDED(57, rows.shrink[x >> 1 & 1], 1.f);
@@ -179,6 +182,7 @@ DEVICE void consume(const Attention& p, const Shared& m, const Segment& seg, int
   if (w == 0) my_turn();  // takes back the turn that the last consumer passed on
   outputs(tiles - 1);
   wgmma_wait<0>();
+  settled(out);
 
   scalar* o = head_of(p.o, seg.batch, h);
   float* lse = p.lse + lse_at(p, seg, h);

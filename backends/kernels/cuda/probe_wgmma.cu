@@ -53,6 +53,8 @@ KERNEL void BOUNDS(128, 1) probe_wgmma(const GRID_CONSTANT TensorMap a, const GR
     weights_times_rows_async<128>(columns, left[k], descriptor(b_tile + k * 2048, 128 * 128, 1024));
   wgmma_commit();
   wgmma_wait<0>();
+  settled(rows);
+  settled(columns);
   UNROLL
   for (int n = 0; n < 64; n++) {
     const int at = (row + 8 * (n >> 1 & 1)) * 128 + n / 4 * 8 + 2 * (lane % 4) + (n & 1);

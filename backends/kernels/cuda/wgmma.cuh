@@ -45,6 +45,12 @@ template <int N>
 DEVICE void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
+// An accumulator is written behind the compiler's back: its uses stay on this side of the wait before.
+template <int N>
+DEVICE void settled(float (&d)[N]) {
+  UNROLL
+  for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
 template <int N>
 DEVICE void registers_up() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));

@@ -258,6 +258,8 @@ DEVICE void wgmma_wait() {
   });
 }
 template <int N>
+DEVICE void settled(float (&)[N]) {}
+template <int N>
 DEVICE void registers_up() {}
 template <int N>
 DEVICE void registers_down() {}
