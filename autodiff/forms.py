@@ -70,7 +70,8 @@ def fusable(
                 if module is None:
                     chosen[backend] = None
                 else:
-                    prim = Opaque(id, tensors, module.forward, module.vjp, run_composite, False)
+                    reads = getattr(module, "READS_OUTPUT", True)
+                    prim = Opaque(id, tensors, module.forward, module.vjp, run_composite, False, reads)
                     chosen[backend] = (prim, getattr(module, "supports", None))
             return chosen[backend]
 

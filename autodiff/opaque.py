@@ -73,10 +73,11 @@ class Opaque:
     jvp = None
 
     def __init__(self, name: str, labels: tuple, forward: Callable, vjp: Callable,
-                 composite: Callable | None, differentiable: bool):
+                 composite: Callable | None, differentiable: bool, reads_output: bool = True):
         self.name, self.labels = name, labels
         self.forward, self.pull = forward, vjp
         self.composite, self.differentiable = composite, differentiable
+        self.reads_output = reads_output  # else the tape does not keep it
 
     def label(self, position: int, inputs: int) -> str:
         if position >= inputs:
@@ -109,7 +110,7 @@ class Opaque:
         node.params = _Call(len(outs) if several else 0, options)
         node.shape, node.dtype = outs[0].shape, outs[0].dtype
         node.seq = tick()
-        node.saved = (*raws, *outs, *extra)
+        node.saved = (*raws, *(outs if self.reads_output else [None] * len(outs)), *extra)
         if SPECIAL and STATE.watch is not None:
             STATE.watch.recorded(node)
         if SPECIAL and STATE.saver is not None:

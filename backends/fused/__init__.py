@@ -6,6 +6,7 @@ threaded. Each module has
     forward(*tensors, **options) -> (out, saved)
     vjp(g, out, saved, needs, *tensors, **options) -> one cotangent a tensor, None where not needed
     supports(*tensors, **options) -> bool      optional; False sends the call to the composite
+    READS_OUTPUT = False                       optional; the vjp gets None for out, and the tape does not keep it
 
 `out` is an array or a tuple of arrays, `g` likewise (None for an output nobody used); `saved`
 holds what the vjp keeps besides its inputs and outputs. No function writes to its inputs, `g`

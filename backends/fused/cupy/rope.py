@@ -14,23 +14,26 @@ __all__ = ["forward", "supports", "vjp"]
 LAYOUTS = ("interleaved", "half")
 
 
-def supports(x, positions, *, layout="interleaved", base=10000.0, **others):
+def supports(x, positions, *, layout="interleaved", base=10000.0, theta=None, attention_factor=1.0, **others):
     """Whether `forward` takes these: float32, float16 or bfloat16, d even, integer positions that fit."""
     return (
         not others and storage(x.dtype) is not None and layout in LAYOUTS and x.ndim >= 2 and x.shape[-1] % 2 == 0
         and positions.dtype.kind in "iu" and _batch(positions, x) is not None
+        and (theta is None or (theta.dtype.kind == "f" and theta.shape == (x.shape[-1] // 2,)))
         and devices.current().capability >= (8, 0)
     )  # fmt: skip
 
 
-def forward(x, positions, *, layout="interleaved", base=10000.0):
-    """x[*B H T d], positions int[T] or [*B T] -> [*B H T d], ()."""
-    return _turned(x, positions, layout, base, 1.0), ()
+def forward(x, positions, *, layout="interleaved", base=10000.0, theta=None, attention_factor=1.0):
+    """x[*B H T d], positions int[T] or [*B T], theta [d/2] if not by base -> [*B H T d], ()."""
+    return _turned(x, positions, layout, base, theta, attention_factor, 1.0), ()
 
 
-def vjp(g, out, saved, needs, x, positions, *, layout="interleaved", base=10000.0):
-    """Cotangent of x: g turned back."""
-    return (_turned(g, positions, layout, base, -1.0) if needs[0] else None,)
+def vjp(
+    g, out, saved, needs, x, positions, *, layout="interleaved", base=10000.0, theta=None, attention_factor=1.0
+):
+    """Cotangent of x: g turned back, times the factor."""
+    return (_turned(g, positions, layout, base, theta, attention_factor, -1.0) if needs[0] else None,)
 
 
 def _batch(positions, x):
@@ -45,7 +48,7 @@ def _batch(positions, x):
     return tuple(batch) if fits else None
 
 
-def _turned(x, positions, layout, base, sign):
+def _turned(x, positions, layout, base, theta, factor, sign):
     device = devices.current()
     xp = device.xp
     batch = _batch(positions, x)
@@ -62,9 +65,11 @@ def _turned(x, positions, layout, base, sign):
         return y
     step = d // 2 if layout == "half" else d  # of the packs that threads take
     where = xp.broadcast_to(positions, (*batch, T)).astype("float64")
-    angle = where[..., None] * base ** (xp.arange(d // 2, dtype="float64") * (-2 / d))
+    theta = base ** (xp.arange(d // 2, dtype="float64") * (-2 / d)) if theta is None else theta.astype("float64")
+    angle = where[..., None] * theta
     values = {
-        "x": x, "y": y, "cos": xp.cos(angle).astype("float32"), "sin": xp.sin(angle).astype("float32"),
+        "x": x, "y": y,
+        "cos": (xp.cos(angle) * factor).astype("float32"), "sin": (xp.sin(angle) * factor).astype("float32"),
         "rows": x.size // d, "table_batch": T if batch else 0, "heads": heads, "T": T, "d": d,
         "half": int(layout == "half"), "whole": is_whole(device, step * x.dtype.itemsize, x, y), "sign": sign,
     }  # fmt: skip

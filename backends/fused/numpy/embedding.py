@@ -10,7 +10,9 @@ from scipy.sparse import csr_matrix
 
 from backends.fused.numpy._rows import floats
 
-__all__ = ["forward", "supports", "vjp"]
+__all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
+
+READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 
 
 def supports(weight, ids, **others):

@@ -16,7 +16,9 @@ from scipy.special import erfc
 from backends.fused.numpy._rows import by_blocks, floats
 from backends.fused.numpy.swiglu import sigmoid
 
-__all__ = ["forward", "supports", "vjp"]
+__all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
+
+READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 
 _ROOT = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715

@@ -5,7 +5,9 @@
 
 from backends.fused.numpy._rows import column_sums, floats, rows_of
 
-__all__ = ["forward", "supports", "vjp"]
+__all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
+
+READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 
 
 def supports(x, weight, bias=None, **others):

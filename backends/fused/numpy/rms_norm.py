@@ -10,7 +10,9 @@ import numpy as np
 
 from backends.fused.numpy._rows import by_blocks, column_sums, count_blocks, floats, rows_of
 
-__all__ = ["forward", "supports", "vjp"]
+__all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
+
+READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 
 
 def supports(x, weight, *, eps=1e-5, **others):

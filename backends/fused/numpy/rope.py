@@ -17,7 +17,9 @@ import numpy as np
 from backends.fused.numpy._rows import by_blocks, floats
 from backends.fused.numpy._scratch import scratch
 
-__all__ = ["forward", "supports", "vjp"]
+__all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
+
+READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 
 LAYOUTS = ("interleaved", "half")
 

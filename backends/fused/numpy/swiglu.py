@@ -10,7 +10,9 @@ import numpy as np
 
 from backends.fused.numpy._rows import by_blocks, floats
 
-__all__ = ["forward", "sigmoid", "supports", "vjp"]
+__all__ = ["READS_OUTPUT", "forward", "sigmoid", "supports", "vjp"]
+
+READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 
 
 def supports(gate, up, **others):
