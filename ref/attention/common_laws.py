@@ -66,13 +66,13 @@ def attention_space(id, **fields):
 
 FIELDS = dict(
     B=batch(2, 2),
-    G=dims(1, 2),
+    G=dims(1, 2, large=3),
     R=dims(1, 3),
     H=lambda draw, c: c.G * c.R,
     T=dims(0, 6, large=140),
     S=dims(0, 6, large=140),
-    d=dims(1, 5, large=65),
-    e=dims(1, 4, large=33),
+    d=dims(1, 5, large=160),
+    e=dims(1, 4, large=160),
     mask_kind=choose(*MASKS),
     keep=_keep,
     mask=_mask,
@@ -242,7 +242,7 @@ def square(n, heads=2, **options):
 def softmax_space(id):
     """Rows of n logits."""
     return cases(
-        id, values=("dyadic", "normal", "extreme"), B=batch(2, 3), n=dims(0, 6, large=140),
+        id, values=("dyadic", "normal", "extreme"), B=batch(2, 3, large=80), n=dims(0, 6, large=300),
         keep=lambda draw, c: draw_bools(draw, (c.n,)),
         flags={
             "empty": Flag(lambda c: c.n == 0 or 0 in c.B, {"n": choose(0, 1)}),

@@ -36,7 +36,7 @@ def _some(c):
 
 
 states = cases(
-    ID, B=batch(2, 3), e=dims(0, 4, large=33),
+    ID, B=batch(2, 3, large=80), e=dims(0, 4, large=140),
     nothing=choose((0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)),
     **_fields(0), **_fields(1), seed=lambda draw, c: rng(draw).integers(1 << 30),
     flags={
@@ -46,7 +46,7 @@ states = cases(
                             {"nothing": (1.0, 0.0), "B": choose((), (2,))}),
         "no_rows": Flag(lambda c: 0 in c.B, {"B": choose((0,), (2, 0))}),
         "apart": Flag(lambda c: not (c.m1 == c.m2).any()),
-        "some": Flag(_some, {"B": choose((), (1,), (2,), (3, 2)), "e": dims(1, 4, large=33)}),
+        "some": Flag(_some, {"B": choose((), (1,), (2,), (3, 2)), "e": dims(1, 4, large=140)}),
     },
 )  # fmt: skip
 full = states.where(nothing=(0.0, 0.0), some=True)
@@ -106,7 +106,7 @@ def equal_maxima_add(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True, given=states.where(e=dims(1, 4, large=33)),
+    ID, "L3", closed_form=True, given=states.where(e=dims(1, 4, large=140)),
     kills=["o_not_rescaled", "l_not_rescaled", "second_maximum_taken", "base_two"],
 )  # fmt: skip
 def sums_of_exponentials_add(impl, c, expect):
@@ -167,7 +167,7 @@ def _state(s, v):
     return m, p.sum(), p @ v
 
 
-@law(ID, "L7", given=states.where(e=dims(1, 4, large=33)).reach("one_nothing", "both_nothing"),
+@law(ID, "L7", given=states.where(e=dims(1, 4, large=140)).reach("one_nothing", "both_nothing"),
      kills=["empty_part_by_multiplying"], passes_null=["zeros", "constant", "identity"])  # fmt: skip
 def junk_of_an_empty_part_is_invisible(impl, c, expect):
     "Where m is -inf, o may hold NaN, infinities or 1e30: no bit of the result changes."

@@ -38,7 +38,7 @@ def draw_positions(draw, c):
 
 space = cases(
     ID,
-    B=batch(2, 2), T=dims(1, 5, large=40), V=dims(2, 6), G=dims(1, 2), R=dims(1, 2), e=choose(4, 2, 8), F=dims(1, 5),
+    B=batch(2, 2), T=dims(1, 5, large=70), V=dims(2, 6), G=dims(1, 2), R=dims(1, 2), e=choose(4, 2, 8), F=dims(1, 5),
     layers=dims(1, 2), eps=choose(1e-5, 0.25), base=choose(10000.0, 3.0), turned=choose("half", "interleaved"),
     tied=choose(True, False), numbered=choose("none", "row", "own"), config=draw_config, params=draw_params,
     tokens=ints("*B T", 0, "V"), positions=draw_positions,

@@ -12,9 +12,9 @@ from ref.spec.cases import Flag, batch, cases, choose, dims, ints
 ID = "nn.embedding"
 table = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=80),
     V=dims(1, 5, large=600),
-    d=dims(0, 4, large=40),
+    d=dims(0, 4, large=140),
     ids=ints("*B", 0, "V"),
     flags={
         "repeated": Flag(lambda c: c.d > 0 and np.unique(c.ids).size < c.ids.size,

@@ -14,7 +14,7 @@ from ref.spec.cases import Flag, batch, cases, choose
 ID = "nn.gelu"
 space = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=300),
     approximate=choose(None, "tanh"),
     values=("dyadic", "normal", "extreme"),
     flags={

@@ -23,7 +23,7 @@ def _seed(draw, c):
 
 space = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=300),
     reach_of=choose("small", "wide", "signed"),
     positions=_positions,
     wide_seed=choose(False, True),

@@ -6,7 +6,7 @@ import numpy as np
 
 from ref.optim.adamw import AdamState
 from ref.spec import bounds
-from ref.spec.cases import Flag, cases, choose, dims, floats, rng
+from ref.spec.cases import Flag, batch, cases, choose, floats, rng
 
 
 def _state(draw, c):
@@ -15,10 +15,6 @@ def _state(draw, c):
         return AdamState(np.zeros(c.n), np.zeros(c.n), 0)
     m = rng(draw).integers(-64, 65, c.n) / 64.0
     return AdamState(m, m * m + rng(draw).integers(1, 9, c.n) / 8.0, c.t)
-
-
-def _sizes(draw, c):
-    return (draw(dims(0, 6, 70).strategy(False)),)
 
 
 FLAGS = {
@@ -31,7 +27,7 @@ FLAGS = {
 def adam_space(id, **fields):
     """The inputs of a step of Adam: fresh and running states, rates and decays of every size."""
     known = dict(
-        n=_sizes,
+        n=batch(1, 6, large=300, least=1),
         t=choose(0, 1, 2, 7, 1000),
         state=_state,
         grad=floats("*n"),

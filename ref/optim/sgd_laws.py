@@ -10,7 +10,7 @@ from ref.optim import common_laws as common
 from ref.optim.common_laws import FLAGS, f64, gradients
 from ref.optim.sgd import SgdState
 from ref.spec import bounds, law, mutant
-from ref.spec.cases import cases, choose, dims, floats
+from ref.spec.cases import batch, cases, choose, floats
 
 ID = "optim.sgd"
 
@@ -21,7 +21,7 @@ def _state(draw, c):
 
 space = cases(
     ID,
-    n=lambda draw, c: (draw(dims(0, 6).strategy(False)),),
+    n=batch(1, 6, large=300, least=1),
     running=choose(False, True),
     state=_state,
     grad=floats("*n"),

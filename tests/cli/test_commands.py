@@ -158,7 +158,8 @@ GRADIENTS = """
         s = s if softcap is None else softcap * np.tanh(s / softcap)
         x = np.where(keep, s + (0 if bias is None else bias), -np.inf)
         p = np.exp(x - np.max(x, -1, keepdims=True, initial=-1e300))
-        p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300).astype(p.dtype)
+        total = p.sum(-1, keepdims=True)
+        p = p / np.where(total == 0, 1, total)
         dp = g @ np.swapaxes(vv, -1, -2)
         ds = p * (dp - (p * dp).sum(-1, keepdims=True)) * a
         if softcap is not None:
