@@ -84,6 +84,10 @@ def error(c, size, steps=1):
 
 
 def expect_state(expect, c, found, wanted, sizes, steps=1):
+    """m to the bit; l and o to bounds, even where every factor is e^0.
+
+    A kernel that forms 2^(fma(m_1, log2 e, -m log2 e)) rounds the product on one side alone, so its e^0 is 1 + u.
+    """
     expect.same(found[0], wanted[0].astype(c.dtype), "m")
     expect(found[1], wanted[1], error(c, sizes[0], steps), "l", scale=np.max(sizes[0], initial=1.0))
     expect(found[2], wanted[2], error(c, sizes[1], steps), "o", scale=np.max(sizes[1], initial=1.0))
