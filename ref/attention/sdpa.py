@@ -30,7 +30,8 @@ Laws
     L11 large_logits_pick_the_largest       L12 a_bias_is_a_log_weight
     L13 gradient_of_two_keys                L14 gradient_is_the_closed_form
     L15 invisible_junk_has_no_gradient      L16 key_gradients_cancel
-    L17 unseen_junk_is_invisible
+    L17 unseen_junk_is_invisible             L18 far_keys_outweigh_hidden_ones
+    L19 weights_are_the_softmax_of_the_logits
 """
 
 from __future__ import annotations

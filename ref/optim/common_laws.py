@@ -141,7 +141,7 @@ def commutes_with_permutation_and_signs(impl, c, expect):
 
 
 def shards_are_the_whole(impl, c, expect):
-    """A step of each shard alone gives the bits of the whole."""
+    """A step of each shard alone gives the bits of the whole, and so does the whole in another shape."""
     out, after = impl(c)
     cut = (c.n[0] + 1) // 2
     for part in (slice(0, cut), slice(cut, None)):
@@ -153,6 +153,12 @@ def shards_are_the_whole(impl, c, expect):
         expect.same(alone, out[part], "th of a shard")
         for name, x, whole in zip(c.state._fields, later, after, strict=True):
             expect.same(x, whole[part] if name != "t" else whole, f"{name} of a shard")
+    for shape in ((1, *c.n), (*c.n, 1)) + (((),) if c.n == (1,) else ()):
+        folded = [x.reshape(shape) if hasattr(x, "shape") else x for x in c.state]
+        same, _ = impl(c.replace(
+            param=c.param.reshape(shape), grad=c.grad.reshape(shape), state=type(c.state)(*folded), n=shape
+        ))  # fmt: skip
+        expect.same(same, out.reshape(shape), f"th in the shape {shape}")
 
 
 def continues_from_a_saved_state(impl, c, expect):
