@@ -205,7 +205,8 @@ def _judge(law, spec, target, dtype, **options):
             return found._replace(examples=total.examples + found.examples)
         if found.verdict == "passed":
             worst = max((total, found), key=lambda o: o.worst_error / o.bound if o.bound else -1.0)
-            both = {"verdict": "passed", "examples": total.examples + found.examples}
+            dtypes = each if total.verdict == "not_applicable" else f"{total.dtype}, {each}"
+            both = {"verdict": "passed", "examples": total.examples + found.examples, "dtype": dtypes}
             total = found._replace(worst_error=worst.worst_error, bound=worst.bound, **both)
     return total
 

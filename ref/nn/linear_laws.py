@@ -12,8 +12,8 @@ ID = "nn.linear"
 space = cases(
     ID,
     B=batch(2, 3, large=80),
-    I=dims(0, 5, large=140),
-    O=dims(0, 5, large=140),
+    I=dims(0, 5, large=160),
+    O=dims(0, 5, large=160),
     has_bias=choose(True, False),
     bias=lambda draw, c: VALUES["normal"](rng(draw), (c.O,)) if c.has_bias else None,
     values=("dyadic", "normal", "extreme", "huge"),

@@ -37,7 +37,7 @@ class Dim(NamedTuple):
         if not grown or self.large <= self.high:
             return st.integers(self.low, self.high)
         tiles = [n + k for n in (16, 32, 64, 128, 256, 512) for k in (-1, 0, 1) if n + k <= self.large]
-        return st.one_of(st.integers(self.low, self.large), st.sampled_from(tiles or [self.large]))
+        return st.one_of(st.integers(self.low, self.large), st.sampled_from([*tiles, self.large]))
 
 
 def dims(low, high, large=0):
