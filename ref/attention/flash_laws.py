@@ -161,7 +161,8 @@ def equal_keys_average_and_count(impl, c, expect):
 
 @law(
     ID, "L4", given=rich.reach("empty_row", "grouped", "skipping", "head_bias", "flat"),
-    kills=["scale_of_zero_is_none", "bias_of_the_first_head", "skip_is_off_by_one", "undivided_after_a_skip", "mask_from_the_corner", "padding_counted", "heads_tiled",
+    kills=["scale_of_zero_is_none", "bias_of_the_first_head",
+           "skip_is_off_by_one", "undivided_after_a_skip", "mask_from_the_corner", "padding_counted", "heads_tiled",
            "ragged_rows_dropped", "maximum_not_scaled", "window_of_the_last_row"],
 )  # fmt: skip
 def tiles_are_immaterial(impl, c, expect):

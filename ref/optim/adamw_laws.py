@@ -79,7 +79,8 @@ def a_power_of_two_scale_is_invisible(impl, c, expect):
 
 
 @law(
-    ID, "L5", given=space.where(n=choose((3,), (6,), (1,))), kills=["normalised_by_the_mean", "tail_left_out", "matrices_alone_are_decayed"],
+    ID, "L5", given=space.where(n=choose((3,), (6,), (1,))),
+    kills=["normalised_by_the_mean", "tail_left_out", "matrices_alone_are_decayed"],
     passes_null=["zeros", "constant", "identity"],
 )  # fmt: skip
 def shards_are_the_whole(impl, c, expect):
