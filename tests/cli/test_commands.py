@@ -55,7 +55,8 @@ def run(tmp_path, monkeypatch):
 
 def test_a_wrong_function_is_caught_by_name_with_its_thread_and_five_lines(run):
     run.write("softcap_after_mask", WRONG)
-    done = run("check", "attention.sdpa", "softcap_after_mask:attention", "--examples", "40")
+    path = "softcap_after_mask:attention"
+    done = run("check", "attention.sdpa", path, "--examples", "30", "--dtype", "float64")
     assert done.exit_code == 1
     for said in ("masked_keys_are_invisible", "mask_then_cap", "onnx#7865", "replay(", "so left at its default"):
         assert said in done.stdout
@@ -66,7 +67,7 @@ def test_the_five_lines_replay_the_failure(run):
     from ref.conform.check import check, five_lines
     from ref.conform.expect import LawBroken
 
-    report = check("attention.sdpa", "softcap_after_mask_2:attention", examples=40)
+    report = check("attention.sdpa", "softcap_after_mask_2:attention", examples=12, dtype="float64")
     failed = [f for f in report.findings if f.outcome.verdict == "failed"]
     assert failed
     for finding in failed:
@@ -76,7 +77,7 @@ def test_the_five_lines_replay_the_failure(run):
 
 def test_a_right_function_written_another_way_conforms(run):
     run.write("right_attention", RIGHT)
-    done = run("check", "attention.sdpa", "right_attention:attention", "--json", "--examples", "40")
+    done = run("check", "attention.sdpa", "right_attention:attention", "--json", "--examples", "15")
     assert done.exit_code == 0, done.stdout
     report = json.loads(done.stdout)
     assert set(report) == {"id", "target", "verdict", "laws"}
@@ -175,7 +176,8 @@ GRADIENTS = """
 def test_gradients_beside_a_function_are_judged(run, slope, verdict):
     name = f"own_gradients_{verdict}"
     run.write(name, GRADIENTS.replace("SLOPE", slope))
-    done = run("check", "attention.sdpa", f"{name}:attention", "--grads", "--json", "--examples", "40")
+    options = ("--grads", "--json", "--examples", "20", "--dtype", "float64")
+    done = run("check", "attention.sdpa", f"{name}:attention", *options)
     report = json.loads(done.stdout)
     assert done.exit_code == verdict, [x for x in report["laws"] if x["verdict"] == "failed"]
     failed = {x["law"] for x in report["laws"] if x["verdict"] == "failed"}
