@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import itertools
 import math
 import os
 import sys
@@ -169,12 +170,12 @@ def check(
     load_laws([id])
     outcomes, late = [], None
     for law in spec.laws.values():
-        given = law.given.narrow(**where or {}).without(target.lacks).grow()
+        given = law.given.narrow(**where or {}).without(target.lacks)
         progress(law)
         if late is None:
             try:
                 with quiet():
-                    outcome = _judge(law, spec, target, dtype, examples=examples, seed=seed, given=given)
+                    outcome = _judge(law, spec, target, dtype, given, examples, seed)
             except TooSlow as error:
                 late = LawBroken(f"{error}; judged no further")
                 outcome = skipped(law)._replace(verdict="failed", broken=late)
@@ -189,13 +190,13 @@ def check(
     return Report(id, target.name, "broken" if broken else "conforms", tuple(findings), target.lacks)
 
 
-def _judge(law, spec, target, dtype, **options):
+def _judge(law, spec, target, dtype, given, examples, seed):
     """The law's outcome in the dtype, or in each of the default ones: the first that fails, else all in one."""
-    total = skipped(law)
-    for each in DEFAULT if dtype is None else (dtype,):
-        if each not in law.dtypes:
-            continue
-        found = run_law(law, spec, target, dtype=each, shrink=True, **options)
+    total, judged = skipped(law), {}
+    spaces = ((given, max(examples // 4, FEWEST)), (given.grow(), examples))  # a small case shrinks faster
+    dtypes = [d for d in (DEFAULT if dtype is None else (dtype,)) if d in law.dtypes]
+    for each, (space, count) in itertools.product(dtypes, spaces):
+        found = run_law(law, spec, target, dtype=each, shrink=True, given=space, examples=count, seed=seed)
         if dtype is None and isinstance(found.broken, Widened):  # it computes in float64 whatever arrives
             continue
         if found.verdict == "failed" and found.case is None:  # no fault of the target: a narrowed space
@@ -205,8 +206,8 @@ def _judge(law, spec, target, dtype, **options):
             return found._replace(examples=total.examples + found.examples)
         if found.verdict == "passed":
             worst = max((total, found), key=lambda o: o.worst_error / o.bound if o.bound else -1.0)
-            dtypes = each if total.verdict == "not_applicable" else f"{total.dtype}, {each}"
-            both = {"verdict": "passed", "examples": total.examples + found.examples, "dtype": dtypes}
+            judged[each] = None
+            both = {"examples": total.examples + found.examples, "dtype": ", ".join(judged)}
             total = found._replace(worst_error=worst.worst_error, bound=worst.bound, **both)
     return total
 
