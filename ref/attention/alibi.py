@@ -82,6 +82,10 @@ def alibi(heads, rule="closest_power"):
 class _Alibi(Bias):
     slopes: tuple
 
+    def distance_slopes(self, H):
+        """The slopes of H heads, for kernels that form the distances themselves."""
+        return self.slopes
+
     def tile(self, xp, rows, cols, T, S):
         """float64[heads rows cols]."""
         shift = S - T if isinstance(T, int) else xp.reshape(S - T, (-1,))

@@ -56,7 +56,12 @@ def _mask(draw, c):
 def _bias(draw, c):
     if not c.has_bias:
         return None
-    return rng(draw).integers(-8, 9, (c.T, c.S)) / 4.0
+    shape = draw(choose((c.T, c.S), (c.H, c.T, c.S), (*c.B, c.H, c.T, c.S)))
+    return rng(draw).integers(-8, 9, shape) / 4.0
+
+
+def _head_bias(draw, c):
+    return rng(draw).integers(-8, 9, (c.H, c.T, c.S)) / 4.0
 
 
 def attention_space(id, **fields):
@@ -66,20 +71,20 @@ def attention_space(id, **fields):
 
 FIELDS = dict(
     B=batch(2, 2),
-    G=dims(1, 2),
+    G=dims(1, 2, large=3),
     R=dims(1, 3),
     H=lambda draw, c: c.G * c.R,
     T=dims(0, 6, large=140),
     S=dims(0, 6, large=140),
-    d=dims(1, 5, large=65),
-    e=dims(1, 4, large=33),
+    d=dims(1, 5, large=160),
+    e=dims(1, 4, large=160),
     mask_kind=choose(*MASKS),
     keep=_keep,
     mask=_mask,
     has_bias=choose(False, True),
     bias=_bias,
     softcap=none_or(1.0, 50.0),
-    scale=none_or(0.25, 2.0),
+    scale=none_or(0.25, 2.0, 0.0),
 )
 UNSET = {"mask": {"mask_kind": "none", "mask": None}, "bias": {"has_bias": False, "bias": None}}
 FLAGS = {
@@ -91,6 +96,10 @@ FLAGS = {
         lambda c: c.S > 0 and not c.keep.any(-2).all(), {"mask_kind": choose("padding", "full")}
     ),
     "grouped": Flag(lambda c: c.G > 1 and c.R > 1, {"G": 2, "R": 2}),
+    "head_bias": Flag(
+        lambda c: c.bias is not None and c.bias.ndim > 2 and c.H > 1, {"has_bias": True, "R": 2, "bias": _head_bias}
+    ),
+    "flat": Flag(lambda c: c.scale == 0, {"scale": 0.0}),
     "uneven": Flag(lambda c: c.T != c.S),
     "wide_values": Flag(lambda c: c.e != c.d),
 }
@@ -225,6 +234,19 @@ def unseen_keys(c):
     return ~c.keep.reshape(*c.B, c.G, c.R, c.T, c.S).any(axis=(-3, -2))
 
 
+def far_from_hidden(c):
+    """(case, wanted output) of visible keys at logits -1e5, -2e5 .. -1e5 S and hidden ones at 0: d = 1, scale 1."""
+    steps = -(1e3 * (1 + np.arange(c.S))).reshape(c.S, 1)
+    seen = c.keep[..., 0, 0, :].reshape(*c.B, 1, c.S, 1)
+    k = np.broadcast_to(np.where(seen, steps, 0.0), c.k.shape).astype(c.dtype)
+    far = c.replace(q=np.full(c.q.shape, 100.0, c.dtype), k=k)
+    first = np.argmax(seen, -2)[..., None, :]
+    (v,) = f64(c, "v")
+    wanted = np.take_along_axis(v, np.broadcast_to(first, (*v.shape[:-2], 1, c.e)), -2)
+    wanted = np.where(seen.any(-2, keepdims=True), wanted, 0.0)
+    return far, np.broadcast_to(wanted, (*c.q.shape[:-1], c.e))
+
+
 def square(n, heads=2, **options):
     """The default-size test: two heads, n queries, keys and channels, nothing special."""
 
@@ -242,7 +264,7 @@ def square(n, heads=2, **options):
 def softmax_space(id):
     """Rows of n logits."""
     return cases(
-        id, values=("dyadic", "normal", "extreme"), B=batch(2, 3), n=dims(0, 6, large=140),
+        id, values=("dyadic", "normal", "extreme"), B=batch(2, 3, large=80), n=dims(0, 6, large=300),
         keep=lambda draw, c: draw_bools(draw, (c.n,)),
         flags={
             "empty": Flag(lambda c: c.n == 0 or 0 in c.B, {"n": choose(0, 1)}),

@@ -43,6 +43,7 @@ Laws
     L13 gradient_of_lse_is_the_weights          L14 key_gradients_cancel
     L15 invisible_junk_has_no_gradient          L16 each_visible_tile_is_met_once
     L17 forward_holds_one_tile                  L18 backward_holds_two_tiles
+    L19 far_keys_outweigh_hidden_ones
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from ref.attention.common_laws import (
     dense_lse,
     dense_vjp,
     f64,
+    far_from_hidden,
     gradient_bounds,
     logit_error,
     output_bound,
@@ -159,8 +160,9 @@ def equal_keys_average_and_count(impl, c, expect):
 
 
 @law(
-    ID, "L4", given=rich.reach("empty_row", "grouped", "skipping"),
-    kills=["skip_is_off_by_one", "undivided_after_a_skip", "mask_from_the_corner", "padding_counted", "heads_tiled",
+    ID, "L4", given=rich.reach("empty_row", "grouped", "skipping", "head_bias", "flat"),
+    kills=["scale_of_zero_is_none", "bias_of_the_first_head",
+           "skip_is_off_by_one", "undivided_after_a_skip", "mask_from_the_corner", "padding_counted", "heads_tiled",
            "ragged_rows_dropped", "maximum_not_scaled", "window_of_the_last_row"],
 )  # fmt: skip
 def tiles_are_immaterial(impl, c, expect):
@@ -204,7 +206,7 @@ def a_shift_of_a_row_of_logits_shifts_lse(impl, c, expect):
 
 
 @law(
-    ID, "L7", closed_form=True, given=qkv.reach("empty_row", "grouped"),
+    ID, "L7", closed_form=True, given=qkv.reach("empty_row", "skipping"),
     kills=["undivided_after_a_skip", "l_not_rescaled", "padding_counted"],
 )  # fmt: skip
 def output_is_a_mean_of_visible_values(impl, c, expect):
@@ -239,6 +241,18 @@ def large_logits_pick_the_largest(impl, c, expect):
         expect(o, wanted, bounds.rounding(c.S + 9 + steps(c), value_size(c), c.dtype), "o")
         top = float(100 * slope[best, 0])
         expect(lse, np.full(lse.shape, top), bounds.rounding(6, 1 + abs(top), c.dtype), "lse", scale=1.0)
+
+
+@law(
+    ID, "L19", closed_form=True,
+    given=qkv.where(d=1, T=dims(1, 3, 20), S=dims(2, 6, 140), mask_kind="padding", has_bias=False, softcap=None,
+                    scale=1.0),
+    kills=["filled_with_minus_1e4"],
+)  # fmt: skip
+def far_keys_outweigh_hidden_ones(impl, c, expect):
+    "Visible keys at logits -1e5, -2e5, .. and hidden ones at 0: o is the value of the first visible key."
+    far, wanted = far_from_hidden(c)
+    expect(impl(far)[0], wanted, bounds.rounding(c.S + 9 + steps(c), value_size(c), c.dtype), scale=value_size(c))
 
 
 @law(
@@ -316,7 +330,8 @@ def gradient_of_lse_is_the_weights(impl, c, expect):
 
 
 @law(
-    ID, "L14", closed_form=True, needs=("vjp",), given=qkv.where(softcap=None).reach("no_keys", "no_rows"),
+    ID, "L14", closed_form=True, needs=("vjp",),
+    given=qkv.where(softcap=None, block_cols=choose(1, 2, None)).reach("no_keys", "no_rows"),
     kills=["delta_of_one_tile"],
     passes_null=["zeros"],
 )  # fmt: skip
@@ -379,7 +394,7 @@ def each_visible_tile_is_met_once(impl, c, expect):
     more if low is not on their grid), disjoint, each with a column it sees; a block that sees none meets none."""
     rule = Counting(c.mask)
     impl(c.replace(mask=rule))
-    assume(rule.asked != [(0, c.T, 0, c.S)])  # a foreign function gets rules as arrays: no schedule to see
+    assume(not impl.target.foreign)  # it gets rules as arrays: no schedule to see
     met = {}
     for start, stop, low, high in rule.asked:
         met.setdefault((start, stop), []).append((low, high))
@@ -509,6 +524,10 @@ def tiled(q, k, v, *, mask=None, bias=None, softcap=None, scale=None, block_rows
     return o, lse
 
 
+def _first_head(bias):
+    return bias if bias is None or bias.ndim == 2 or not bias.size else bias.reshape(-1, *bias.shape[-2:])[0]
+
+
 def edit_of(name, doc, default_case, *, thread=None, change=None, **edit):
     """Register `tiled` with an edit, or with changed options, as a mutant."""
 
@@ -577,6 +596,12 @@ edit_of(
     "empty_row_is_uniform", "The lowest finite number instead of -inf.", square(4), thread="pytorch#41508",
     shaped=lambda s, cap, bias, keep: np.maximum(_shaped(s, cap, bias, keep), np.finfo(s.dtype).min),
 )  # fmt: skip
+edit_of(
+    "filled_with_minus_1e4", "Dropped logits are -1e4: above visible ones that lie lower.", square(4, mask=causal()),
+    shaped=lambda s, cap, bias, keep: np.where(
+        keep, _shaped(s, cap, bias, keep), np.where(keep.any(-1, keepdims=True), s.dtype.type(-1e4), -np.inf)
+    ),
+)  # fmt: skip
 edit_of("masked_by_multiplying", "A dropped weight is zero, and zero times NaN is NaN.", square(4), select=False)
 edit_of(
     "causal_top_left", "A bottom-right causal mask aligned top left.", square(4, mask=causal()),
@@ -591,6 +616,14 @@ edit_of(
 edit_of(
     "bias_ignored", "The bias is accepted and dropped.", square(4), change=lambda options: {**options, "bias": None}
 )
+edit_of(
+    "scale_of_zero_is_none", "`scale or 1 / sqrt(d)`: 0 is taken for not given.", square(4),
+    change=lambda options: {**options, "scale": options.get("scale") or None},
+)  # fmt: skip
+edit_of(
+    "bias_of_the_first_head", "A bias by heads (ALiBi) is cut down to [T S].", square(4),
+    change=lambda options: {**options, "bias": _first_head(options.get("bias"))},
+)  # fmt: skip
 edit_of(
     "nothing_is_skipped", "Every tile is computed, whatever the rule says.", square(4, mask=causal()),
     columns=lambda mask, start, stop, T, S: (0, S),

@@ -32,6 +32,8 @@ Laws
     L13 gradient_of_two_keys                L14 gradient_is_the_closed_form
     L15 invisible_junk_has_no_gradient      L16 key_gradients_cancel
     L17 unseen_junk_is_invisible            L18 gradient_of_a_bias
+    L19 weights_are_the_softmax_of_the_logits
+    L20 far_keys_outweigh_hidden_ones
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from ref.attention.common_laws import (
     dense,
     dense_vjp,
     f64,
+    far_from_hidden,
     gradient_bounds,
     output_bound,
     relative_weight_error,
@@ -76,8 +77,9 @@ def a_head_is_its_own_attention(impl, c, expect):
     for h in range(c.H):
         g = slice(h // c.R, h // c.R + 1)
         alone = c.replace(
-            q=c.q[..., h : h + 1, :, :].copy(), k=c.k[..., g, :, :].copy(), v=c.v[..., g, :, :].copy(), H=1, G=1
-        )
+            q=c.q[..., h : h + 1, :, :].copy(), k=c.k[..., g, :, :].copy(), v=c.v[..., g, :, :].copy(), H=1, G=1,
+            bias=c.bias if c.bias is None or c.bias.ndim == 2 else c.bias[..., h : h + 1, :, :].copy(),
+        )  # fmt: skip
         expect(out[..., h : h + 1, :, :], impl(alone), 2 * output_bound(c), scale=value_size(c))
 
 
@@ -117,13 +119,18 @@ def key_order_is_immaterial(impl, c, expect):
     kills=["mask_then_cap"], passes_null=["zeros", "constant", "identity"],
 )  # fmt: skip
 def masked_keys_are_invisible(impl, c, expect):
-    "Another finite key and value at column j changes no bit of the rows that do not see j."
+    """Another finite key, and a value of 2^60, at column j change nothing in the rows that do not see j.
+
+    Not to the bit: a kernel may shift logits by a maximum that it guessed from keys it does not weigh. But a weight
+    of e^-50 would show.
+    """
     out, j = impl(c), c.S // 2
     k, v = c.k.copy(), c.v.copy()
     k[..., j, :] += 0.5
-    v[..., j, :] += 8
+    v[..., j, :] = 2.0**60
     blind = ~c.keep[..., j]
-    expect.same(impl(c.replace(k=k, v=v))[blind], out[blind], "rows that do not see the changed key")
+    found = impl(c.replace(k=k, v=v))
+    expect(found[blind], out[blind], 2 * output_bound(c), "rows that do not see the changed key", scale=value_size(c))
 
 
 @law(
@@ -181,6 +188,30 @@ def large_logits_pick_the_largest(impl, c, expect):
         )
         (v,) = f64(far, "v")
         expect(impl(far), v[..., -1:, :], bounds.rounding(c.S + 9, value_size(c), c.dtype))
+
+
+@law(
+    ID, "L19", given=qkv.where(some=True, T=dims(1, 6, 140), S=dims(1, 6, 140)).reach("grouped", "head_bias", "flat"),
+    kills=["scale_of_zero_is_none", "bias_of_the_first_head", "bias_before_cap", "gqa_tile"],
+)  # fmt: skip
+def weights_are_the_softmax_of_the_logits(impl, c, expect):
+    "All options together: out = softmax(S) V, S in the order scale, softcap, bias, mask, in plain float64."
+    q, k, v = (np.asarray(x, np.float64) for x in (c.q, c.k, c.v))
+    bias = None if c.bias is None else np.asarray(c.bias, np.float64)
+    p, _, _, vv = dense(q, k, v, mask=c.keep, bias=bias, softcap=c.softcap, scale=c.scale)
+    expect(impl(c), p @ vv, output_bound(c), scale=value_size(c))
+
+
+@law(
+    ID, "L20", closed_form=True,
+    given=qkv.where(d=1, T=dims(1, 3, 20), S=dims(2, 6, 140), mask_kind="padding", has_bias=False, softcap=None,
+                    scale=1.0),
+    kills=["filled_with_minus_1e4"],
+)  # fmt: skip
+def far_keys_outweigh_hidden_ones(impl, c, expect):
+    "Visible keys at logits -1e5, -2e5, .. and hidden ones at 0: the output is the value of the first visible key."
+    far, wanted = far_from_hidden(c)
+    expect(impl(far), wanted, bounds.rounding(c.S + 9, value_size(c), c.dtype), scale=value_size(c))
 
 
 @law(
@@ -400,6 +431,28 @@ def bias_scaled(q, k, v, **options):
 def bias_ignored(q, k, v, *, bias=None, **options):
     "The bias is accepted and dropped."
     return edited(q, k, v, **options)
+
+
+@mutant(ID, default_case=square(4, mask=causal()))
+def filled_with_minus_1e4(q, k, v, **options):
+    "Dropped logits are -1e4, as half precision needs: above visible ones that lie lower."
+    def logits(s, a, cap, b, keep):
+        return np.where(keep, _cap(s * a, cap) + b, np.where(keep.any(-1, keepdims=True), s.dtype.type(-1e4), -np.inf))
+
+    return edited(q, k, v, **options, logits=logits)
+
+
+@mutant(ID, default_case=square(4))
+def scale_of_zero_is_none(q, k, v, *, scale=None, **options):
+    "`scale or 1 / sqrt(d)`: 0 is taken for not given."
+    return edited(q, k, v, scale=scale or None, **options)
+
+
+@mutant(ID, default_case=square(4))
+def bias_of_the_first_head(q, k, v, *, bias=None, **options):
+    "A bias by heads (ALiBi) is cut down to [T S]."
+    bias = bias if bias is None or bias.ndim == 2 or not bias.size else bias.reshape(-1, *bias.shape[-2:])[0]
+    return edited(q, k, v, bias=bias, **options)
 
 
 @mutant(ID, default_case=square(4))

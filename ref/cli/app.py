@@ -122,7 +122,10 @@ def check(
     target: Annotated[str, typer.Argument(help="module:function, importable from here.")],
     grads: Annotated[bool, typer.Option("--grads", help="Judge its gradients too.")] = False,
     examples: Annotated[int, typer.Option(min=5, help="Cases a law.")] = 200,
-    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    dtype: Annotated[
+        str | None, typer.Option(help="float64, float32 or float16 alone; float64 and float32 if not given.")
+    ] = None,
+    limit: Annotated[float, typer.Option(min=0, help="The most seconds a call may take; 0 is no limit.")] = 60.0,
     where: Annotated[
         list[str] | None, typer.Option(help="Fix a field of the input space, as in R=1 (no grouped heads).")
     ] = None,
@@ -132,19 +135,20 @@ def check(
     from ref.conform.check import BadTarget, as_target
     from ref.conform.check import check as run_check
 
-    if dtype not in ("float64", "float32"):
-        usage(f"dtype {dtype!r}; needed float64 or float32")
+    if dtype not in (None, "float64", "float32", "float16"):
+        usage(f"dtype {dtype!r}; needed float64, float32 or float16")
     spec = find(id)
     try:
         target = as_target(spec, target, grads=grads)
         with tables.progress(err if not as_json else None) as tick:
             report = run_check(
-                id, target, grads=grads, where=parse_where(where or []), examples=examples, dtype=dtype, progress=tick
-            )
+                id, target, grads=grads, where=parse_where(where or []), examples=examples, dtype=dtype, limit=limit,
+                progress=tick,
+            )  # fmt: skip
     except (BadTarget, ValueError) as error:
         usage(error)
     if as_json:
-        print(json.dumps(report.as_json(), indent=1))
+        print(json.dumps(report.as_json(), indent=1, allow_nan=False))
     else:
         out.print(tables.check_report(report))
     if report.verdict != "conforms":

@@ -125,13 +125,15 @@ def check_report(report):
         judged = [f for f in report.findings if f.outcome.verdict == "passed"]
         cases = sum(f.outcome.examples for f in judged)
         parts.append(Text(f"conforms: {cases} cases under {len(judged)} laws", style="green"))
+    dtypes = sorted({d for f in report.findings if f.outcome.examples for d in f.outcome.dtype.split(", ")})
+    parts.append(Text(f"judged in {', '.join(dtypes)}", style="dim"))
     if report.lacks:
-        parts.append(Text(f"not taken by the target, so not tried: {', '.join(report.lacks)}", style="dim"))
+        parts.append(Text(f"not taken by the target, so left at its default: {', '.join(report.lacks)}", style="dim"))
     return Group(*parts)
 
 
 def _failure(f, path):
-    lines = [f"[bold red]{f.law.label} {f.law.name}[/]: {escape(f.law.statement)}"]
+    lines = [f"[bold red]{f.law.label} {f.law.name}[/] ({f.outcome.dtype}): {escape(f.law.statement)}"]
     lines.append(escape(str(f.outcome.broken)))
     if f.bug:
         lines.append(f"It does what the known bug [bold]{f.bug}[/] does, on every case tried.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import itertools
+import math
 import os
 import sys
 from typing import Any, NamedTuple
@@ -11,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ref.conform.expect import LawBroken
-from ref.conform.impl import Impl, Target, accepts, leaves
-from ref.conform.runner import FEWEST, run_law, sample
+from ref.conform.impl import Impl, Target, TooSlow, Widened, lacks_of, leaves
+from ref.conform.runner import FEWEST, outcome_of, run_law, sample
 from ref.spec import get, load_laws
 from ref.spec.cases import Case
 
 OURS = ("ref", "autodiff", "backends")
+DEFAULT = ("float64", "float32")
 
 
 class BadTarget(Exception):
@@ -48,8 +52,8 @@ class Report(NamedTuple):
                 "law": f.law.label,
                 "verdict": f.outcome.verdict,
                 "case": _plain(f.outcome.case),
-                "error": f.outcome.broken.error if f.outcome.broken else f.outcome.worst_error,
-                "bound": f.outcome.broken.bound if f.outcome.broken else f.outcome.bound,
+                "error": _plain(f.outcome.broken.error if f.outcome.broken else f.outcome.worst_error),
+                "bound": _plain(f.outcome.broken.bound if f.outcome.broken else f.outcome.bound),
                 "thread": f.thread,
             }
             for f in self.findings
@@ -73,8 +77,9 @@ def load_target(path):
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
+        with quiet():
+            module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
         top = str(getattr(error, "name", "") or "").split(".")[0]
         if top in OURS:
             raise BadTarget(_clash(top)) from error
@@ -89,6 +94,11 @@ def load_target(path):
     if not callable(function):
         raise BadTarget(f"target {path!r}: {name} is a {type(function).__name__}, not a function")
     return module, function
+
+
+def quiet():
+    """What a target prints goes to the error stream: the report alone is on the other."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _folder(package):
@@ -112,12 +122,15 @@ def as_target(spec, path, *, grads=False):
     """
     module, function = load_target(path)
     vjp = getattr(function, "vjp", None) or getattr(module, f"{path.partition(':')[2]}_vjp", None)
-    lacks = tuple(n for n in spec.parameters[1] if not accepts(function, n))
+    try:
+        lacks = lacks_of(spec, function)
+    except TypeError as error:
+        raise BadTarget(f"target {path!r}: {error}") from error
     return Target(path, function, vjp if grads else None, grads and vjp is None, True, lacks)
 
 
 def check(
-    id, target, *, grads=False, where=None, examples=200, dtype="float64", seed=None, progress=lambda law: None
+    id, target, *, grads=False, where=None, examples=200, dtype=None, seed=None, limit=None, progress=lambda law: None
 ):
     """Judge a function by every law of algorithm `id`.
 
@@ -132,7 +145,11 @@ def check(
         Fields of the input space to fix, for a function that takes less than the whole of it: {"R": 1} gives
         attention no grouped heads. A law without such cases is not tried.
     examples : int
-        Cases a law.
+        Cases a law, in each dtype.
+    dtype : str, optional
+        The one float dtype to judge in. If not given, float64, and float32 as far as the function keeps to it.
+    limit : float, optional
+        The most seconds that one call may take; the first slower one ends the judgement.
     progress : callable
         Called with each law before it runs.
 
@@ -144,36 +161,68 @@ def check(
     ------
     UnknownId, BadTarget
     ValueError
-        `where` names no field.
+        `where` names no field, or leaves no law a case.
     """
     spec = get(id)
     if not isinstance(target, Target):
         target = as_target(spec, target, grads=grads)
-    path = target.name
+    target = target._replace(limit=limit)
     load_laws([id])
-    outcomes, spaces = [], []
+    outcomes, late = [], None
     for law in spec.laws.values():
-        given = law.given.narrow(**where or {}).without(target.lacks).grow()
+        given = law.given.narrow(**where or {}).without(target.lacks)
         progress(law)
-        outcome = run_law(
-            law, spec, target, dtype=dtype, examples=examples, shrink=True, seed=seed, given=given
-        )
-        if outcome.verdict == "failed" and outcome.case is None:  # no fault of the target: a narrowed space
-            verdict = "passed" if outcome.examples >= FEWEST else "not_applicable"
-            outcome = outcome._replace(verdict=verdict, broken=None)
-        outcomes.append((law, outcome))
-        spaces.append(given)
-    findings = _findings(spec, target, outcomes, spaces, dtype)
+        if late is None:
+            try:
+                with quiet():
+                    outcome = _judge(law, spec, target, dtype, given, examples, seed)
+            except TooSlow as error:
+                late = LawBroken(f"{error}; judged no further")
+                outcome = skipped(law)._replace(verdict="failed", broken=late)
+        else:
+            outcome = skipped(law)
+        outcomes.append((law, outcome, given))
+    if all(o.verdict == "not_applicable" for _, o, _ in outcomes):
+        raise ValueError(f"{id}: no law has a case that this function and these options allow; nothing was judged")
+    with quiet():
+        findings = _findings(spec, target, outcomes)
     broken = any(f.outcome.verdict == "failed" for f in findings)
-    return Report(id, path, "broken" if broken else "conforms", tuple(findings), target.lacks)
+    return Report(id, target.name, "broken" if broken else "conforms", tuple(findings), target.lacks)
 
 
-def _findings(spec, target, outcomes, spaces, dtype):
+def _judge(law, spec, target, dtype, given, examples, seed):
+    """The law's outcome in the dtype, or in each of the default ones: the first that fails, else all in one."""
+    total, judged = skipped(law), {}
+    spaces = ((given, max(examples // 4, FEWEST)), (given.grow(), examples))  # a small case shrinks faster
+    dtypes = [d for d in (DEFAULT if dtype is None else (dtype,)) if d in law.dtypes]
+    for each, (space, count) in itertools.product(dtypes, spaces):
+        found = run_law(law, spec, target, dtype=each, shrink=True, given=space, examples=count, seed=seed)
+        if dtype is None and isinstance(found.broken, Widened):  # it computes in float64 whatever arrives
+            continue
+        if found.verdict == "failed" and found.case is None:  # no fault of the target: a narrowed space
+            verdict = "passed" if found.examples >= FEWEST else "not_applicable"
+            found = found._replace(verdict=verdict, broken=None)
+        if found.verdict == "failed":
+            return found._replace(examples=total.examples + found.examples)
+        if found.verdict == "passed":
+            worst = max((total, found), key=lambda o: o.worst_error / o.bound if o.bound else -1.0)
+            judged[each] = None
+            both = {"examples": total.examples + found.examples, "dtype": ", ".join(judged)}
+            total = found._replace(worst_error=worst.worst_error, bound=worst.bound, **both)
+    return total
+
+
+def skipped(law):
+    """The outcome of a law that was not tried."""
+    return outcome_of(law, "numpy", "fused", law.dtypes[0], "not_applicable", None, 0.0)
+
+
+def _findings(spec, target, outcomes):
     """Findings; a failing law whose mutants do what the target does carries that mutant's name."""
-    failing = [g for g, (_, o) in zip(spaces, outcomes, strict=True) if o.verdict == "failed"]
-    bug = _identify(spec, target, failing, dtype)
+    failing = [(g, o.dtype) for _, o, g in outcomes if o.verdict == "failed" and o.case is not None]
+    bug = _identify(spec, target, failing)
     found = []
-    for law, outcome in outcomes:
+    for law, outcome, _ in outcomes:
         named = bug if outcome.verdict == "failed" and bug in law.kills else None
         known = [named] if named else law.kills if outcome.verdict == "failed" else ()
         threads = [spec.mutants[n].thread for n in known if spec.mutants[n].thread]
@@ -181,14 +230,14 @@ def _findings(spec, target, outcomes, spaces, dtype):
     return found
 
 
-def _identify(spec, target, spaces, dtype, examples=30):
-    """The mutant that agrees with the target on every sampled case of the spaces, or None."""
-    cases = [c.astype(dtype) for given in spaces for c in sample(given, examples)]
-    got = [_output(spec, target, c, dtype) for c in cases]
+def _identify(spec, target, spaces, examples=30):
+    """The mutant that agrees with the target on every sampled case of the (space, dtype), or None."""
+    cases = [(c.astype(dtype), dtype) for given, dtype in spaces for c in sample(given, examples)]
+    got = [_output(spec, target, *c) for c in cases]
     for mutant in spec.mutants.values():
         other = Target(mutant.name, mutant.function, differentiable=False)
         if cases and mutant.vjp is None and all(
-            _alike(g, _output(spec, other, c, dtype)) for g, c in zip(got, cases, strict=True)
+            _alike(g, _output(spec, other, *c)) for g, c in zip(got, cases, strict=True)
         ):  # fmt: skip
             return mutant.name
     return None
@@ -199,7 +248,7 @@ def _output(spec, target, case, dtype):
     try:
         with np.errstate(all="ignore"):
             return [np.asarray(a) for a in leaves(Impl(spec, target, dtype=dtype, guarded=False)(case))]
-    except Exception:
+    except (Exception, TooSlow):
         return None
 
 
@@ -224,32 +273,70 @@ def replay(id, label, path, **fields):
     law, case = spec.laws[label], Case(spec, fields)
     target = as_target(spec, path, grads="vjp" in law.needs)
     with np.errstate(all="ignore"):
-        law.run(Impl(spec, target, dtype=case.dtype), case.astype(case.dtype), Expect())
+        law.run(Impl(spec, target, dtype=case.dtype), case, Expect())
 
 
 def five_lines(finding, path):
     """The failing case as five lines to paste."""
     case, broken = finding.outcome.case, finding.outcome.broken
+    if case is None:
+        return f"# {broken}"
     fields = ", ".join(f"{n}={_literal(case[n])}" for n in case._fields)
-    rules = "from ref.attention.rules import causal, window\n" if "causal(" in fields or "window(" in fields else ""
     return (
-        f"import numpy as np\n{rules}from ref.conform.check import replay\n"
+        f"import numpy as np{_imports(case)}\nfrom ref.conform.check import replay\n"
         f"case = dict({fields})\n"
         f'replay("{finding.law.id}", "{finding.law.label}", "{path}", **case)\n'
-        f"# {broken or LawBroken('broken')}"
+        f"# {str(broken or LawBroken('broken')).replace(chr(10), ' ')}"
     )
+
+
+def _imports(case):
+    """Import lines for the classes and rules that the case's literals name."""
+    text = ""
+    classes = {type(v) for v in case._fields.values() if hasattr(v, "_fields")}
+    for cls in sorted(classes, key=lambda x: x.__name__):
+        text += f"; from {cls.__module__} import {cls.__name__}"
+    if any(name in repr(v) for v in case._fields.values() if hasattr(v, "tile") for name in ("causal", "window")):
+        text += "; from ref.attention.rules import causal, window"
+    return text
 
 
 def _literal(value):
     if isinstance(value, np.ndarray):
         if value.size == 0:
             return f"np.zeros({value.shape}, {str(value.dtype)!r})"
-        return f"np.array({value.tolist()!r}, {str(value.dtype)!r})"
-    return repr(value)
+        return f"np.array({_numbers(value.tolist())}, {str(value.dtype)!r})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k!r}: {_literal(v)}" for k, v in value.items()) + "}"
+    if hasattr(value, "_fields"):
+        return f"{type(value).__name__}({', '.join(map(_literal, value))})"
+    if isinstance(value, tuple | list):
+        inner = "".join(f"{_literal(v)}, " for v in value)
+        return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
+    if isinstance(value, np.generic):
+        value = value.item()
+    return _numbers(value)
 
 
-def _plain(case):
-    if case is None:
-        return None
-    return {n: v.tolist() if isinstance(v, np.ndarray) else v if isinstance(v, int | float | str | None) else repr(v)
-            for n, v in case.call_fields().items()}  # fmt: skip
+def _numbers(value):
+    """repr, in which inf and nan can be read back."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_numbers, value))}]"
+    return f"float({str(value)!r})" if isinstance(value, float) and not math.isfinite(value) else repr(value)
+
+
+def _plain(value):
+    """A case, or a part of one, as JSON: what JSON has no number for (NaN, infinities) and rules are strings."""
+    if isinstance(value, Case):
+        value = value.call_fields()
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, int | float | str | None) else repr(value)

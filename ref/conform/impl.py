@@ -1,14 +1,16 @@
 """An implementation as a law sees it: NumPy cases in, NumPy results out, every call guarded.
 
-Guards, at each call: the inputs are untouched; shapes and dtypes are the signature's; no NaN (and no
-infinity, unless lawful) comes of finite inputs; the output shares no memory with an input or with an
-earlier output. A broken guard is a broken law.
+Guards, at each call: the inputs are untouched, then and later; shapes and dtypes are the signature's (a
+state's those of the state given); no NaN (and no infinity, unless lawful) comes of finite inputs; the
+output shares no memory with an input or with an earlier output. A broken guard is a broken law.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import signal
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +26,7 @@ class Target(NamedTuple):
 
     `vjp(g, *args, **options)` returns {name: cotangent} or a tuple in the order of the spec's `grads`; with
     `differentiable` the function takes `autodiff` Tensors instead. `foreign` functions get rules as arrays;
-    `lacks` are the options that the function does not take.
+    `lacks` are the options that the function does not take; `limit` is the most seconds that a call may take.
     """
 
     name: str
@@ -33,21 +35,46 @@ class Target(NamedTuple):
     differentiable: bool = True
     foreign: bool = False
     lacks: tuple = ()
+    limit: float | None = None
 
     def offers(self, need):
         """Whether it can give "vjp", "jvp" or "hvp"."""
         return self.differentiable or (need == "vjp" and self.vjp is not None)
 
 
+class TooSlow(BaseException):
+    """A call took more than its limit. No Exception: neither the target nor the search may catch it."""
+
+
 @contextlib.contextmanager
-def _judged():
+def _judged(limit=None):
     """What the target raises is a broken law; what a law or the runner raises is an error of ours."""
     try:
-        yield
+        with _limited(limit):
+            yield
     except NotOffered:
         raise
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise LawBroken(f"raised {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _limited(seconds):
+    """TooSlow after so many seconds, where the system can interrupt (POSIX, main thread)."""
+    if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise TooSlow(f"a call took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class NotOffered(Exception):
@@ -55,10 +82,14 @@ class NotOffered(Exception):
 
 
 class _Cotangents(dict):
-    """{name: cotangent}; one that the target does not give is no fault of its."""
+    """{name: cotangent}; one of an optional argument that the target does not give is no fault of its."""
 
     def __missing__(self, name):
         raise NotOffered(name)
+
+
+class Widened(LawBroken):
+    """The output has a wider float dtype than the input."""
 
 
 class Impl:
@@ -67,20 +98,23 @@ class Impl:
     def __init__(self, spec, target, *, backend="numpy", form="fused", dtype="float64", guarded=True):
         self.spec, self.target, self.form = spec, target, form
         self.backend, self.dtype, self.guarded = backends.get(backend), np.dtype(dtype), guarded
-        self._earlier: list = []
+        self._earlier: list = []  # (array, copy) of the last outputs
+        self._given: list = []  # and of the last inputs, by name
 
     def __call__(self, c):
         """The function's result on case `c`: arrays (or a tree of them) in NumPy."""
         fields = self._fields(c)
         before = _snapshot(fields)
-        args = [fields[n] for n in c.args]
+        args = [fields[n] for n in c.args if n in fields]
         options = {n: fields[n] for n in c.options if n in fields}
-        with autodiff.forms(self.form), _judged():
+        with autodiff.forms(self.form), _judged(self.target.limit):
             raw = self.target.function(*args, **options)
+            out = self._back(raw)
         if self.guarded:
-            self._guard_untouched(fields, before)
-            self._guard_fresh(raw, fields)
-        out = self._back(raw)
+            self._guard_untouched(before)
+            self._guard_fresh([raw, out], fields)
+        if self.target.foreign:
+            out = self._lawful_tree(out, c)
         if self.guarded:
             self._guard_output(out, c)
         return out
@@ -90,20 +124,23 @@ class Impl:
         names = [n for n in self.spec.grads if n in c and c[n] is not None and not hasattr(c[n], "tile")]
         fields = self._fields(c)
         g = _map(lambda a: self._carry(np.asarray(a, self.dtype), c), g)
-        before = _snapshot(fields)
-        with autodiff.forms(self.form), _judged():
+        before = _snapshot({**fields, "the cotangent": g})
+        with autodiff.forms(self.form), _judged(self.target.limit):
             if self.target.vjp is not None:
-                args = [fields[n] for n in c.args]
+                args = [fields[n] for n in c.args if n in fields]
                 found = self.target.vjp(g, *args, **{n: fields[n] for n in c.options if n in fields})
                 found = found if isinstance(found, dict) else dict(zip(self.spec.grads, found, strict=False))
             else:
                 self._require_differentiable("vjp")
                 _, pull = autodiff.vjp(self._closure(c, fields, names), *(fields[n] for n in names))
                 found = dict(zip(names, pull(g), strict=True))
+            missing = [n for n in names if found.get(n) is None and n in c.args]
+            if missing:
+                raise ValueError(f"the vjp gives no cotangent of {', '.join(missing)}")
+            out = _Cotangents({n: self._back(found[n]) for n in names if found.get(n) is not None})
         if self.guarded:
-            self._guard_untouched(fields, before)
-        out = _Cotangents({n: self._back(found[n]) for n in names if n in found})
-        if self.guarded:
+            self._guard_untouched(before)
+            self._guard_fresh([found, out], fields, may_repeat=True)
             for n in out:
                 for found, given in zip(leaves(out[n]), leaves(c[n]), strict=True):
                     _guard_shape(f"gradient of {n}", found, given.shape, self.dtype, self.spec.id)
@@ -121,10 +158,11 @@ class Impl:
         return self._back(out)
 
     def _fields(self, c):
-        """What the target is called with, carried over; an option it lacks must be None and is left out."""
+        """What the target is called with, carried over; an option it lacks must have its default and is left out."""
         fields = c.call_fields()
         for name in self.target.lacks:
-            if fields.pop(name, None) is not None:
+            value, default = fields.pop(name, None), self.spec.defaults.get(name)
+            if value is not None and (isinstance(value, np.ndarray) or value != default):
                 raise NotOffered(name)
         return {n: self._carry(v, c) for n, v in fields.items()}
 
@@ -135,7 +173,7 @@ class Impl:
     def _closure(self, c, fields, names):
         def call(*values):
             given = {**fields, **dict(zip(names, values, strict=True))}
-            args = [given[n] for n in c.args]
+            args = [given[n] for n in c.args if n in given]
             return self.target.function(*args, **{n: given[n] for n in c.options if n in given})
 
         return call
@@ -159,25 +197,38 @@ class Impl:
             return self.backend.to_numpy(value)
         return np.asarray(value) if hasattr(value, "shape") else value
 
-    def _guard_untouched(self, fields, before):
-        for name, array, old in before:
-            new = np.asarray(self._back(array))
-            if old.tobytes() != new.tobytes():
-                raise LawBroken(f"guard: the input {name} was changed in place")
+    def _lawful_tree(self, out, c):
+        """The same numbers in the containers that the laws read: a list of outputs as a tuple, a state as its class."""
+        entries = self.spec.signature.outputs
+        if len(entries) > 1 and isinstance(out, list):
+            out = tuple(out)
+        if len(entries) > 1 and isinstance(out, tuple) and len(out) == len(entries):
+            return tuple(_like(c.get(e.name), x) if e.kind == "tree" else x for e, x in zip(entries, out, strict=True))
+        return out
 
-    def _guard_fresh(self, raw, fields):
-        outs = [a for a in leaves(raw) if isinstance(a, np.ndarray) and a.size]
+    def _guard_untouched(self, before):
+        for name, array, old in before:
+            if old.tobytes() != np.asarray(self._back(array)).tobytes():
+                raise LawBroken(f"guard: the input {name} was changed in place")
+        for name, array, old in self._given:
+            if old.tobytes() != np.asarray(self._back(array)).tobytes():
+                raise LawBroken(f"guard: an earlier call's input {name} was changed")
+        self._given = (self._given + before)[-8:]
+
+    def _guard_fresh(self, results, fields, may_repeat=False):
+        outs = {id(a): a for a in leaves(results) if isinstance(a, np.ndarray) and a.size}.values()
         for out in outs:
             for name, value in fields.items():
                 for leaf in leaves(value):
                     if isinstance(leaf, np.ndarray) and np.may_share_memory(out, leaf):
                         raise LawBroken(f"guard: the output shares memory with the input {name}")
-            for old, copy in self._earlier:
-                if out is old or np.may_share_memory(out, old):
+            for old, _ in () if may_repeat else self._earlier:
+                if np.may_share_memory(out, old):
                     raise LawBroken("guard: the output is an earlier call's output")
-                if old.tobytes() != copy.tobytes():
-                    raise LawBroken("guard: an earlier call's output was changed")
-        self._earlier = (self._earlier + [(o, o.copy()) for o in outs])[-4:]
+        for old, copy in self._earlier:
+            if old.tobytes() != copy.tobytes():
+                raise LawBroken("guard: an earlier call's output was changed")
+        self._earlier = (self._earlier + [(o, o.copy()) for o in outs])[-8:]
 
     def _guard_output(self, out, c):
         entries, outs = self.spec.signature.outputs, [out]
@@ -189,6 +240,7 @@ class Impl:
         for entry, leaf in zip(entries, outs, strict=True):
             label = f"output {entry.name}".strip()
             if entry.kind == "tree":
+                self._guard_tree(entry.name, leaf, c)
                 continue
             dtype = self.dtype if entry.kind == "float" else None
             _guard_shape(label, leaf, entry.shape(_sizes(self.spec, c)), dtype, self.spec.id)
@@ -199,6 +251,30 @@ class Impl:
                     raise LawBroken(f"guard: {label} has NaN, and no input had")
                 if not self.spec.infinite and not np.isfinite(leaf).all():
                     raise LawBroken(f"guard: {label} has an infinity, and no input had")
+
+    def _guard_tree(self, name, found, c):
+        """A state or a list that came in goes out with the same shapes and dtypes."""
+        given = c.get(name)
+        if not _is_tree(given):
+            return
+        before, after = leaves(given), leaves(found)
+        if len(before) != len(after) or isinstance(given, dict) != isinstance(found, dict):
+            raise LawBroken(f"guard: output {name} has {len(after)} entries, wanted {len(before)}")
+        for old, new in zip(before, after, strict=True):
+            if isinstance(old, np.ndarray):
+                _guard_shape(f"an entry of {name}", new, old.shape, old.dtype, self.spec.id)
+
+
+def _like(given, found):
+    """A plain tuple, list or dict as the NamedTuple that was given, where the entries agree."""
+    fields = getattr(given, "_fields", None)
+    if fields is None or isinstance(found, type(given)):
+        return found
+    if isinstance(found, dict):
+        found = [found[n] for n in fields] if found.keys() == set(fields) else None
+    if not isinstance(found, tuple | list) or len(found) != len(fields):
+        raise LawBroken(f"guard: the state is no {type(given).__name__}{fields}, nor a tuple, list or dict of these")
+    return type(given)(*found)
 
 
 def _sizes(spec, c):
@@ -224,7 +300,8 @@ def _guard_shape(label, array, shape, dtype, id):
     if array.shape != tuple(shape):
         raise LawBroken(f"guard: {label} has shape {array.shape}, wanted {tuple(shape)}")
     if dtype is not None and array.dtype != dtype:
-        raise LawBroken(f"guard: {label} has dtype {array.dtype}, wanted {dtype}")
+        wider = array.dtype.kind == "f" and array.dtype.itemsize > np.dtype(dtype).itemsize
+        raise (Widened if wider else LawBroken)(f"guard: {label} has dtype {array.dtype}, wanted {dtype}")
 
 
 def _has_nonfinite(value):
@@ -273,10 +350,31 @@ def of_mutant(mutant):
     return Target(mutant.name, mutant.function, mutant.vjp, differentiable=False)
 
 
-def accepts(function, name):
-    """Whether a function takes the keyword `name`; True if that cannot be told."""
+def lacks_of(spec, function):
+    """The optional parameters of a spec that a function does not take; () if that cannot be told.
+
+    Raises
+    ------
+    TypeError
+        The function cannot be called with what every call passes.
+    """
     try:
-        params = inspect.signature(function).parameters
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return True
-    return name in params or any(p.kind is p.VAR_KEYWORD for p in params.values())
+        return ()
+    params = signature.parameters.values()
+    positional, keyword = spec.parameters
+    kinds = {p.kind for p in params}
+    names = {p.name for p in params if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    places = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in keyword for p in params)
+    taken = positional if inspect.Parameter.VAR_POSITIONAL in kinds else positional[:places]
+    options = [n for n in keyword if inspect.Parameter.VAR_KEYWORD in kinds or n in names]
+    lacks = [n for n in (*positional, *keyword) if n not in (*taken, *options)]
+    try:
+        signature.bind(*taken, **dict.fromkeys(options))
+        needed = [n for n in lacks if n not in spec.defaults]
+        if needed:
+            raise TypeError(f"it takes no {', '.join(needed)}")
+    except TypeError as error:
+        raise TypeError(f"{error}; {spec.id} is called as {inspect.signature(spec.function)}") from error
+    return tuple(lacks)

@@ -115,13 +115,13 @@ def run_law(
     Outcome
     """
     if not all(target.offers(need) for need in law.needs):
-        return _outcome(law, backend, form, dtype, "not_applicable", None, 0.0)
+        return outcome_of(law, backend, form, dtype, "not_applicable", None, 0.0)
     run = _Run(law, spec, target, backend, form, dtype, guarded)
     started = time.perf_counter()
     verdict = _search(run, given or law.given, examples, shrink, seed)
     if verdict == "passed":
         verdict = _check_coverage(run, given or law.given, examples)
-    return _outcome(law, backend, form, dtype, verdict, run, time.perf_counter() - started)
+    return outcome_of(law, backend, form, dtype, verdict, run, time.perf_counter() - started)
 
 
 def _search(run, given, examples, shrink, seed):
@@ -190,7 +190,8 @@ def _check_coverage(run, given, examples):
     return "failed"
 
 
-def _outcome(law, backend, form, dtype, verdict, run, seconds):
+def outcome_of(law, backend, form, dtype, verdict, run, seconds):
+    """The Outcome of a run (None: there was none)."""
     case, broken = run.failure if run and run.failure and verdict == "failed" else (None, None)
     return Outcome(
         law.id, law.label, law.name, backend, form, str(dtype), verdict,

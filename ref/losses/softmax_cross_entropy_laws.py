@@ -22,7 +22,7 @@ def _targets(draw, c):
 
 space = cases(
     ID,
-    B=batch(2, 3),
+    B=batch(2, 3, large=80),
     V=dims(1, 6, large=300),
     z_loss=choose(0.0, 0.125, 1e-4),
     ignore_index=none_or(-100, -1, 0),

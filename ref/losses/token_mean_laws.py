@@ -22,10 +22,10 @@ def _mask(draw, c):
 
 space = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=300),
     count=none_or(1, 7),
     mask=_mask,
-    values=("dyadic", "normal", "extreme"),
+    values=("dyadic", "normal", "extreme", "huge"),
     flags={
         "allowed": Flag(lambda c: c.count is not None or bool(c.mask.any())),
         "cut": Flag(lambda c: len(c.B) == 2 and min(c.B) > 1, {"B": choose((2, 3), (4, 2))}),

@@ -38,10 +38,12 @@ def draw_positions(draw, c):
 
 space = cases(
     ID,
-    B=batch(2, 2), T=dims(1, 5, large=40), V=dims(2, 6), G=dims(1, 2), R=dims(1, 2), e=choose(4, 2, 8), F=dims(1, 5),
+    B=batch(2, 2), T=dims(1, 5, large=70), V=dims(2, 6), G=dims(1, 2), R=dims(1, 2), e=choose(4, 2, 8), F=dims(1, 5),
     layers=dims(1, 2), eps=choose(1e-5, 0.25), base=choose(10000.0, 3.0), turned=choose("half", "interleaved"),
+    checkpointed=choose(False, True),
     tied=choose(True, False), numbered=choose("none", "row", "own"), config=draw_config, params=draw_params,
     tokens=ints("*B T", 0, "V"), positions=draw_positions,
+    unset={"positions": {"numbered": "none", "positions": None}},
     flags={
         "grouped": Flag(lambda c: c.R > 1 and c.G > 1 and c.layers > 0 and c.tokens.size > 0,
                         {"R": 2, "G": 2, "B": (2,)}),
@@ -204,15 +206,19 @@ def one_token(c):
 
 
 @law(
-    ID, "L4", given=space.where(long=True), dtypes=("float64",), kills=["sees_the_next_token"],
+    ID, "L4", given=space.where(long=True), kills=["sees_the_next_token"],
     passes_null=["zeros", "constant"],
 )  # fmt: skip
 def later_tokens_are_invisible(impl, c, expect):
-    "Other tokens after position t change no bit of the logits up to t."
+    """Other tokens after position t change nothing in the logits up to t.
+
+    Not to the bit: attention may shift its logits by a maximum that it guessed from keys a row does not see.
+    """
     t = c.T // 2
     other = c.tokens.copy()
     other[..., t + 1 :] = (other[..., t + 1 :] + 1) % c.config.vocabulary
-    expect.same(impl(c.replace(tokens=other))[..., : t + 1, :], impl(c)[..., : t + 1, :], "logits up to t")
+    found, wanted = impl(c.replace(tokens=other))[..., : t + 1, :], impl(c)[..., : t + 1, :]
+    expect(found, wanted, 2 * bound_of(c), "logits up to t", scale=scale_of(c))
 
 
 @law(

@@ -13,7 +13,7 @@ from ref.spec.cases import Flag, batch, cases, choose, draw_bools
 ID = "nn.dropout"
 space = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=300),
     rate=choose(0.5, 0.25, 0.1, 0.75),
     keyed=choose(False, True),
     keep=lambda draw, c: None if c.keyed else np.asarray(draw_bools(draw, c.B)),

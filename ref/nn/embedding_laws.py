@@ -12,9 +12,9 @@ from ref.spec.cases import Flag, batch, cases, choose, dims, ints
 ID = "nn.embedding"
 table = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=80),
     V=dims(1, 5, large=600),
-    d=dims(0, 4, large=40),
+    d=dims(0, 4, large=140),
     ids=ints("*B", 0, "V"),
     flags={
         "repeated": Flag(lambda c: c.d > 0 and np.unique(c.ids).size < c.ids.size,
@@ -22,14 +22,14 @@ table = cases(
         "unused": Flag(lambda c: c.d > 0 and c.ids.size > 0 and np.unique(c.ids).size < c.V,
                        {"V": dims(3, 5), "d": dims(1, 3), "B": choose((2,), (), (2, 1))}),
         "none": Flag(lambda c: c.ids.size == 0, {"B": choose((0,), (0, 2))}),
-        "high_id": Flag(lambda c: bool((c.ids > 255).any()), {"V": 600, "d": 1, "B": choose((3,), (2, 2))}),
+        "high_id": Flag(lambda c: bool((c.ids > 2**15).any()), {"V": 40_000, "d": 1, "B": choose((3,), (2, 2))}),
     },
 )  # fmt: skip
 
 
 @law(
     ID, "L1", closed_form=True, given=table.reach("repeated", "none", "high_id"),
-    kills=["padding_row_is_zero", "ids_in_a_byte", "scaled_by_root_d", "rows_in_sorted_order"],
+    kills=["padding_row_is_zero", "ids_in_a_byte", "ids_in_two_bytes", "scaled_by_root_d", "rows_in_sorted_order"],
 )  # fmt: skip
 def every_position_reads_its_row(impl, c, expect):
     "y[b] = W[id_b], every bit of it."
@@ -104,6 +104,12 @@ def padding_row_is_zero(weight, ids):
 def ids_in_a_byte(weight, ids):
     "Ids kept in a byte: a vocabulary above 256 wraps."
     return weight[ids.astype(np.uint8)]
+
+
+@mutant(ID, default_case=lookup(1, 3, 4))
+def ids_in_two_bytes(weight, ids):
+    "Ids kept in an int16: a vocabulary above 32768 counts from the end."
+    return weight[ids.astype(np.int16)]
 
 
 @mutant(ID, default_case=lookup(1, 3, 4, d=1))

@@ -12,7 +12,8 @@ Conventions
     C2  Quick GELU, x sigma(1.702 x), is a third function and not this one.
     C3  In the left tail 1 + erf and 1 + tanh cancel: the error is u |x|, absolute. A form by erfc is better
         there, and no law asks for it.
-    C4  |x| > 10 counts as 10 inside the tanh, which is 1 there to the last bit: x^3 does not overflow.
+    C4  |x| > 10 counts as 10 inside the tanh, which is 1 there to the last bit: x^3 does not overflow. Below -10
+        the gate is 0 to the last bit, and so is y, at -inf too.
 
 Laws
     L1 exact_form_is_the_normal_cdf         L2 tanh_form_is_the_tanh
@@ -64,8 +65,9 @@ def gelu(x, *, approximate=None):
     if approximate not in FORMS:
         raise ValueError(f"gelu: approximate={approximate!r}; needed one of {FORMS}")
     xp = namespace(x)
+    kept = xp.where(x < -SATURATED, -SATURATED, x)  # the gate is 0 there, and -inf times 0 is NaN
     if approximate is None:
-        return x * ((xp.erf(x * math.sqrt(0.5)) + 1.0) * 0.5)
+        return kept * ((xp.erf(x * math.sqrt(0.5)) + 1.0) * 0.5)
     z = xp.clip(x, -SATURATED, SATURATED)
     h = (z + z * z * z * 0.044715) * math.sqrt(2 / math.pi)
-    return x * ((xp.tanh(h) + 1.0) * 0.5)
+    return kept * ((xp.tanh(h) + 1.0) * 0.5)

@@ -14,7 +14,7 @@ from ref.spec.cases import Flag, batch, cases, choose
 ID = "nn.gelu"
 space = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=300),
     approximate=choose(None, "tanh"),
     values=("dyadic", "normal", "extreme"),
     flags={
@@ -94,11 +94,11 @@ def opposite_inputs_differ_by_x(impl, c, expect):
 
 @law(
     ID, "L4", closed_form=True, given=space.where(some=True).reach("exact", "by_tanh"),
-    kills=["exponentials_overflow", "far_inputs_leak"],
+    kills=["exponentials_overflow", "far_inputs_leak", "nan_at_minus_infinity"],
 )  # fmt: skip
 def far_inputs_pass_or_vanish(impl, c, expect):
-    "y(x) = x and y(-x) = 0, exactly, at x = 100, 1e4 and where x^2 overflows."
-    for far in (100.0, 1e4, huge(c)):
+    "y(x) = x and y(-x) = 0, exactly, at x = 100, 1e4, where x^2 overflows and at infinity."
+    for far in (100.0, 1e4, huge(c), math.inf):
         right = np.full(c.x.shape, far, c.dtype)
         expect.same(impl(c.replace(x=right)), right, f"y({far})")
         expect.same(impl(c.replace(x=-right)), np.zeros(c.x.shape), f"y(-{far})")
@@ -256,6 +256,12 @@ def far_inputs_leak(x, *, approximate=None):
     "The gate kept above 1e-6, so that no unit dies."
     y = _by(approximate, _exact, _tanh)(x)
     return np.where(x < -20, x * x.dtype.type(1e-6), y)
+
+
+@mutant(ID, default_case=saturated())
+def nan_at_minus_infinity(x, *, approximate=None):
+    "x times a gate of 0, whatever x is."
+    return np.where(np.isneginf(x), np.nan, _by(approximate, _exact, _tanh)(np.maximum(x, -100))).astype(x.dtype)
 
 
 @mutant(ID, default_case=lambda: ((np.linspace(-2, 2, 9),), {}))

@@ -1,7 +1,7 @@
 """Random mask by a counter: which elements dropout keeps, as a pure function of (seed, position).
 
 Source: Salmon et al. 2011 (SC11, "Parallel random numbers: as easy as 1, 2, 3") sec. 3.3, Threefry-2x32 with 20
-rounds; JAX draws its keys by the same function. Test vectors: Random123, kat_vectors.
+rounds; JAX draws its keys by the same function. Test vectors: Random123, tests/kat_vectors, `threefry2x32 20`.
 
     (x_0, x_1) = (high, low) 32 bits of the position, (k_0, k_1) of the seed, k_2 = k_0 ^ k_1 ^ 0x1BD11BDA
     x_0 += k_0, x_1 += k_1; then 20 rounds of

@@ -23,7 +23,7 @@ def _seed(draw, c):
 
 space = cases(
     ID,
-    B=batch(2, 4),
+    B=batch(2, 4, large=300),
     reach_of=choose("small", "wide", "signed"),
     positions=_positions,
     wide_seed=choose(False, True),
@@ -47,7 +47,7 @@ def every_element_is_threefry(impl, c, expect):
     expect.same(impl(c), np.array(wanted, bool).reshape(c.positions.shape))
 
 
-VECTORS = (  # Random123 kat_vectors, threefry2x32 20: counter, key, first word
+VECTORS = (  # Random123 tests/kat_vectors, rows `threefry2x32 20`: counter, key, first word
     ((0, 0), (0, 0), 0x6B200159),
     ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), 0x1CB996FC),
     ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), 0xC4923A9C),

@@ -28,7 +28,7 @@ Laws
 from __future__ import annotations
 
 from autodiff import fusable, namespace
-from ref.nn.rms_norm import mean, widened
+from ref.nn.rms_norm import check_eps, mean, widened
 from ref.spec import bind, spec
 
 SIGNATURE = "x[*B d], weight[d], bias[d] -> [*B d]"
@@ -53,7 +53,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
     Raises
     ------
     ValueError
-        `weight` or `bias` has another number of channels.
+        `weight` or `bias` has another number of channels, or eps < 0.
     TypeError
         An array is not float, or the dtypes or backends differ.
 
@@ -64,6 +64,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
     array([-1. ,  2.5])
     """
     bind("layer_norm", SIGNATURE, x=x, weight=weight, bias=bias)
+    check_eps("layer_norm", eps)
     xp = namespace(x, weight, bias)
     wide = widened(xp, x)
     centred = wide - mean(xp, wide)

@@ -11,12 +11,12 @@ from ref.spec.cases import VALUES, Flag, batch, cases, choose, dims, rng
 ID = "nn.linear"
 space = cases(
     ID,
-    B=batch(2, 3),
-    I=dims(0, 5, large=70),
-    O=dims(0, 5, large=70),
+    B=batch(2, 3, large=80),
+    I=dims(0, 5, large=160),
+    O=dims(0, 5, large=160),
     has_bias=choose(True, False),
     bias=lambda draw, c: VALUES["normal"](rng(draw), (c.O,)) if c.has_bias else None,
-    values=("dyadic", "normal", "extreme"),
+    values=("dyadic", "normal", "extreme", "huge"),
     unset={"bias": {"has_bias": False, "bias": None}},
     flags={
         "no_features": Flag(lambda c: c.I == 0, {"I": 0}),

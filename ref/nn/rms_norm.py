@@ -52,7 +52,7 @@ def rms_norm(x, weight, *, eps=1e-5):
     Raises
     ------
     ValueError
-        `weight` has another number of channels.
+        `weight` has another number of channels, or eps < 0.
     TypeError
         An array is not float, or the dtypes or backends differ.
 
@@ -63,10 +63,17 @@ def rms_norm(x, weight, *, eps=1e-5):
     array([ 1., -2.])
     """
     bind("rms_norm", SIGNATURE, x=x, weight=weight)
+    check_eps("rms_norm", eps)
     xp = namespace(x, weight)
     wide = widened(xp, x)
     r = xp.sqrt(mean(xp, wide * wide) + eps)
     return xp.astype(wide / r, x.dtype) * weight
+
+
+def check_eps(function, eps):
+    """ValueError unless eps is a number >= 0 (C1: it stands under a root)."""
+    if not eps >= 0:
+        raise ValueError(f"{function}: eps={eps}; needed a number >= 0")
 
 
 def widened(xp, x):

@@ -13,8 +13,8 @@ from ref.spec.cases import Flag, batch, cases, dims
 ID = "nn.swiglu"
 space = cases(
     ID,
-    B=batch(2, 3),
-    F=dims(0, 5, large=70),
+    B=batch(2, 3, large=80),
+    F=dims(0, 5, large=300),
     values=("dyadic", "normal", "extreme"),
     flags={"none": Flag(lambda c: c.gate.size == 0, {"F": 0}), "some": Flag(lambda c: c.gate.size > 0)},
 )

@@ -99,7 +99,7 @@ def commutes_with_permutation_and_signs(impl, c, expect):
     passes_null=["zeros", "constant", "identity"],
 )  # fmt: skip
 def shards_are_the_whole(impl, c, expect):
-    "A step of each shard alone gives the bits of the whole."
+    "A step of each shard alone gives the bits of the whole, and so does the whole in another shape."
     common.shards_are_the_whole(impl, c, expect)
 
 

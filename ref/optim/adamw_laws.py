@@ -79,11 +79,12 @@ def a_power_of_two_scale_is_invisible(impl, c, expect):
 
 
 @law(
-    ID, "L5", given=space.where(n=choose((3,), (6,), (1,))), kills=["normalised_by_the_mean", "tail_left_out"],
+    ID, "L5", given=space.where(n=choose((3,), (6,), (1,))),
+    kills=["normalised_by_the_mean", "tail_left_out", "matrices_alone_are_decayed"],
     passes_null=["zeros", "constant", "identity"],
 )  # fmt: skip
 def shards_are_the_whole(impl, c, expect):
-    "A step of each shard alone gives the bits of the whole."
+    "A step of each shard alone gives the bits of the whole, and so does the whole in another shape."
     common.shards_are_the_whole(impl, c, expect)
 
 
@@ -218,6 +219,12 @@ def l2_for_decay(param, grad, state, **options):
 def decay_without_lr(param, grad, state, **options):
     "th (1 - wd)."
     return adam_step(param, grad, state, **options, keep=lambda lr, wd: 1 - wd)
+
+
+@mutant(ID, default_case=default(weight_decay=0.0))
+def matrices_alone_are_decayed(param, grad, state, *, weight_decay=0.01, **options):
+    "No decay for fewer than two axes: a caller's rule of thumb inside the step."
+    return adam_step(param, grad, state, weight_decay=weight_decay if param.ndim > 1 else 0.0, **options)
 
 
 @mutant(ID, default_case=default(weight_decay=0.0))

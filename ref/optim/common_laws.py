@@ -6,7 +6,7 @@ import numpy as np
 
 from ref.optim.adamw import AdamState
 from ref.spec import bounds
-from ref.spec.cases import Flag, cases, choose, dims, floats, rng
+from ref.spec.cases import Flag, batch, cases, choose, floats, rng
 
 
 def _state(draw, c):
@@ -15,10 +15,6 @@ def _state(draw, c):
         return AdamState(np.zeros(c.n), np.zeros(c.n), 0)
     m = rng(draw).integers(-64, 65, c.n) / 64.0
     return AdamState(m, m * m + rng(draw).integers(1, 9, c.n) / 8.0, c.t)
-
-
-def _sizes(draw, c):
-    return (draw(dims(0, 6, 70).strategy(False)),)
 
 
 SIGNED = ("m", "velocity")  # fields of a state that turn with the gradient's sign; the others are of its square
@@ -33,7 +29,7 @@ FLAGS = {
 def adam_space(id, **fields):
     """The inputs of a step of Adam: fresh and running states, rates and decays of every size."""
     known = dict(
-        n=_sizes,
+        n=batch(1, 6, large=300, least=1),
         t=choose(0, 1, 2, 7, 1000),
         state=_state,
         grad=floats("*n"),
@@ -147,7 +143,7 @@ def commutes_with_permutation_and_signs(impl, c, expect):
 
 
 def shards_are_the_whole(impl, c, expect):
-    """A step of each shard alone gives the bits of the whole."""
+    """A step of each shard alone gives the bits of the whole, and so does the whole in another shape."""
     out, after = impl(c)
     cut = (c.n[0] + 1) // 2
     for part in (slice(0, cut), slice(cut, None)):
@@ -159,6 +155,12 @@ def shards_are_the_whole(impl, c, expect):
         expect.same(alone, out[part], "th of a shard")
         for name, x, whole in zip(c.state._fields, later, after, strict=True):
             expect.same(x, whole[part] if name != "t" else whole, f"{name} of a shard")
+    for shape in ((1, *c.n), (*c.n, 1)) + (((),) if c.n == (1,) else ()):
+        folded = [x.reshape(shape) if hasattr(x, "shape") else x for x in c.state]
+        same, _ = impl(c.replace(
+            param=c.param.reshape(shape), grad=c.grad.reshape(shape), state=type(c.state)(*folded), n=shape
+        ))  # fmt: skip
+        expect.same(same, out.reshape(shape), f"th in the shape {shape}")
 
 
 def continues_from_a_saved_state(impl, c, expect):

@@ -10,7 +10,7 @@ from ref.optim import common_laws as common
 from ref.optim.common_laws import FLAGS, f64, gradients
 from ref.optim.sgd import SgdState
 from ref.spec import bounds, law, mutant
-from ref.spec.cases import cases, choose, dims, floats
+from ref.spec.cases import batch, cases, choose, floats
 
 ID = "optim.sgd"
 
@@ -21,7 +21,7 @@ def _state(draw, c):
 
 space = cases(
     ID,
-    n=lambda draw, c: (draw(dims(0, 6).strategy(False)),),
+    n=batch(1, 6, large=300, least=1),
     running=choose(False, True),
     state=_state,
     grad=floats("*n"),
@@ -168,7 +168,7 @@ def commutes_with_permutation_and_signs(impl, c, expect):
     passes_null=["zeros", "constant", "identity"],
 )  # fmt: skip
 def shards_are_the_whole(impl, c, expect):
-    "A step of each shard alone gives the bits of the whole."
+    "A step of each shard alone gives the bits of the whole, and so does the whole in another shape."
     common.shards_are_the_whole(impl, c, expect)
 
 

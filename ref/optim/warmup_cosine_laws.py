@@ -14,7 +14,7 @@ DOUBLE = ("float64",)  # a rate is a float64 whatever the parameters are
 
 space = cases(
     ID,
-    B=batch(1, 6),
+    B=batch(1, 6, large=100),
     warmup=dims(0, 7),
     length=dims(1, 12),
     total=lambda draw, c: c.warmup + c.length,

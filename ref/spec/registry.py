@@ -116,6 +116,12 @@ class Spec:
             tuple(p.name for p in params if p.kind is p.KEYWORD_ONLY),
         )
 
+    @property
+    def defaults(self):
+        """{name: default} of the function's optional parameters."""
+        params = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in params if p.default is not p.empty}
+
 
 def spec(id, text, *, grads=(), backends=("numpy", "strict", "cupy"), infinite=False, title=None):
     """Register the decorated function as the algorithm `id` and return it unchanged.

@@ -16,8 +16,8 @@ def _lengths(draw, c):
 
 space = cases(
     ID,
-    B=dims(0, 3),
-    d=dims(1, 3),
+    B=dims(0, 3, large=20),
+    d=dims(1, 3, large=20),
     L=dims(1, 3),
     K=dims(1, 3),
     lengths=_lengths,

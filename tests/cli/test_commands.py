@@ -55,9 +55,10 @@ def run(tmp_path, monkeypatch):
 
 def test_a_wrong_function_is_caught_by_name_with_its_thread_and_five_lines(run):
     run.write("softcap_after_mask", WRONG)
-    done = run("check", "attention.sdpa", "softcap_after_mask:attention", "--examples", "60")
+    path = "softcap_after_mask:attention"
+    done = run("check", "attention.sdpa", path, "--examples", "30", "--dtype", "float64")
     assert done.exit_code == 1
-    for said in ("masked_keys_are_invisible", "mask_then_cap", "onnx#7865", "replay(", "not taken by the target"):
+    for said in ("masked_keys_are_invisible", "mask_then_cap", "onnx#7865", "replay(", "so left at its default"):
         assert said in done.stdout
 
 
@@ -66,7 +67,7 @@ def test_the_five_lines_replay_the_failure(run):
     from ref.conform.check import check, five_lines
     from ref.conform.expect import LawBroken
 
-    report = check("attention.sdpa", "softcap_after_mask_2:attention", examples=60)
+    report = check("attention.sdpa", "softcap_after_mask_2:attention", examples=12, dtype="float64")
     failed = [f for f in report.findings if f.outcome.verdict == "failed"]
     assert failed
     for finding in failed:
@@ -76,7 +77,7 @@ def test_the_five_lines_replay_the_failure(run):
 
 def test_a_right_function_written_another_way_conforms(run):
     run.write("right_attention", RIGHT)
-    done = run("check", "attention.sdpa", "right_attention:attention", "--json", "--examples", "60")
+    done = run("check", "attention.sdpa", "right_attention:attention", "--json", "--examples", "15")
     assert done.exit_code == 0, done.stdout
     report = json.loads(done.stdout)
     assert set(report) == {"id", "target", "verdict", "laws"}
@@ -134,7 +135,7 @@ def test_verify_json_is_stable_and_passes(run):
     keys = {"id", "law", "backend", "form", "dtype", "passed", "examples", "worst_error", "bound", "seconds"}
     assert all(set(r) == keys and r["passed"] for r in rows)
     assert {r["dtype"] for r in rows} == {"float64", "float32"}
-    assert all(r["bound"] is None for r in rows if r["law"] in ("L7", "L8"))
+    assert all(r["bound"] is None for r in rows if r["law"] in ("L8", "L17"))
 
 
 def test_show_joins_header_docstring_laws_and_mutants(run):
@@ -157,8 +158,10 @@ GRADIENTS = """
         s = q @ np.swapaxes(kk, -1, -2) * a
         s = s if softcap is None else softcap * np.tanh(s / softcap)
         x = np.where(keep, s + (0 if bias is None else bias), -np.inf)
-        p = np.exp(x - np.max(x, -1, keepdims=True, initial=-1e300))
-        p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300).astype(p.dtype)
+        m = np.max(x, -1, keepdims=True, initial=-np.inf)
+        p = np.exp(x - np.where(np.isinf(m), 0, m))
+        total = p.sum(-1, keepdims=True)
+        p = p / np.where(total == 0, 1, total)
         dp = g @ np.swapaxes(vv, -1, -2)
         ds = p * (dp - (p * dp).sum(-1, keepdims=True)) * a
         if softcap is not None:
@@ -173,7 +176,8 @@ GRADIENTS = """
 def test_gradients_beside_a_function_are_judged(run, slope, verdict):
     name = f"own_gradients_{verdict}"
     run.write(name, GRADIENTS.replace("SLOPE", slope))
-    done = run("check", "attention.sdpa", f"{name}:attention", "--grads", "--json", "--examples", "40")
+    options = ("--grads", "--json", "--examples", "20", "--dtype", "float64")
+    done = run("check", "attention.sdpa", f"{name}:attention", *options)
     report = json.loads(done.stdout)
     assert done.exit_code == verdict, [x for x in report["laws"] if x["verdict"] == "failed"]
     failed = {x["law"] for x in report["laws"] if x["verdict"] == "failed"}

@@ -55,7 +55,7 @@ def keep_first(out, q):
     ],
 )
 def test_every_guard_fails_where_it_should(change, said):
-    found = judge(call, given=SPACE.where(some=True, layout="C"), function=spoiled(change))
+    found = judge(call, given=SPACE.where(some=True, memory="C"), function=spoiled(change))
     assert found.verdict == "failed"
     assert said in str(found.broken)
 
@@ -130,8 +130,8 @@ def test_cases_are_exact_in_every_dtype_and_come_in_every_layout():
     for c in found:
         assert np.array_equal(c.q.astype(np.float16).astype(np.float64), c.q)
         assert np.array_equal(c.astype("float32").q, c.q)
-    assert {c.layout for c in found} == {"C", "F", "strided", "reversed"}
-    strided = next(c for c in found if c.layout == "strided").astype("float32")
+    assert {c.memory for c in found} == {"C", "F", "strided", "reversed"}
+    strided = next(c for c in found if c.memory == "strided").astype("float32")
     assert not strided.q.flags.c_contiguous
 
 

@@ -23,6 +23,7 @@ def supports(x, weight=None, bias=None, *, eps=1e-5, **others):
         and bias is not None
         and floats(x, weight, bias)
         and weight.shape == bias.shape == x.shape[-1:]
+        and eps >= 0
     )
 
 

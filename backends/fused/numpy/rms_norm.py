@@ -18,7 +18,11 @@ READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 def supports(x, weight, *, eps=1e-5, **others):
     """Whether `forward` takes these: float32 or float64, weight[d], no other option."""
     return (
-        not others and weight is not None and floats(x, weight) and weight.shape == x.shape[-1:]
+        not others
+        and weight is not None
+        and floats(x, weight)
+        and weight.shape == x.shape[-1:]
+        and eps >= 0
     )
 
 
