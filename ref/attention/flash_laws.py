@@ -39,6 +39,11 @@ def _block(axis):
     return lambda draw, c: draw(choose(None, 1, 2, 3, 7) if c[axis] <= 12 else choose(None, 16, 33, 150))
 
 
+def _narrow(draw, c):
+    """Mostly several tiles of columns, where there are few columns."""
+    return draw(choose(1, 2, None)) if c.S <= 12 else _block("S")(draw, c)
+
+
 qkv = attention_space(ID, block_rows=_block("T"), block_cols=_block("S"))
 filled = {"B": choose((), (1,), (2, 1)), "T": dims(1, 6, large=140), "S": dims(1, 6, large=140)}
 holes = {**filled, "mask_kind": choose("full", "rows"), "keep": sparse_keep}
@@ -331,7 +336,7 @@ def gradient_of_lse_is_the_weights(impl, c, expect):
 
 @law(
     ID, "L14", closed_form=True, needs=("vjp",),
-    given=qkv.where(softcap=None, block_cols=choose(1, 2, None)).reach("no_keys", "no_rows"),
+    given=qkv.where(softcap=None, block_cols=_narrow).reach("no_keys", "no_rows"),
     kills=["delta_of_one_tile"],
     passes_null=["zeros"],
 )  # fmt: skip

@@ -193,6 +193,8 @@ def check(
 def _judge(law, spec, target, dtype, given, examples, seed):
     """The law's outcome in the dtype, or in each of the default ones: the first that fails, else all in one."""
     total, judged = skipped(law), {}
+    if given.impossible:
+        return total
     spaces = ((given, max(examples // 4, FEWEST)), (given.grow(), examples))  # a small case shrinks faster
     dtypes = [d for d in (DEFAULT if dtype is None else (dtype,)) if d in law.dtypes]
     for each, (space, count) in itertools.product(dtypes, spaces):
@@ -202,6 +204,8 @@ def _judge(law, spec, target, dtype, given, examples, seed):
         if found.verdict == "failed" and found.case is None:  # no fault of the target: a narrowed space
             verdict = "passed" if found.examples >= FEWEST else "not_applicable"
             found = found._replace(verdict=verdict, broken=None)
+        if found.verdict == "not_applicable":
+            return total
         if found.verdict == "failed":
             return found._replace(examples=total.examples + found.examples)
         if found.verdict == "passed":

@@ -332,6 +332,15 @@ class Cases:
         fields = {**self.fields, **off, **self.fixed}
         return self._replace(fields=fields, demanded={**self.demanded, **off})
 
+    @property
+    def impossible(self):
+        """Whether a demanded value differs from one that the space fixes: no case need be drawn to see it."""
+        fixed = {n: f for n, f in self.fields.items() if n in self.demanded and not isinstance(f, Dim | Batch)}
+        return any(
+            not _is(f, self.demanded[n])
+            for n, f in fixed.items() if not isinstance(f, st.SearchStrategy) and not callable(f)
+        )  # fmt: skip
+
     def reach(self, *edges):
         """Flags that a run over this space must have met at least once."""
         for name in edges:
