@@ -71,13 +71,14 @@ class Opaque:
 
     kind = None
     jvp = None
+    reads_output = True  # else the tape does not keep it
 
     def __init__(self, name: str, labels: tuple, forward: Callable, vjp: Callable,
                  composite: Callable | None, differentiable: bool, reads_output: bool = True):
         self.name, self.labels = name, labels
         self.forward, self.pull = forward, vjp
         self.composite, self.differentiable = composite, differentiable
-        self.reads_output = reads_output  # else the tape does not keep it
+        self.reads_output = reads_output
 
     def label(self, position: int, inputs: int) -> str:
         if position >= inputs:

@@ -42,7 +42,7 @@ def neighbours(x):
 
 
 @law(
-    ID, "L1", closed_form=True, dtypes=SINGLE, given=space.where(layout="C").reach("negative"),
+    ID, "L1", closed_form=True, dtypes=SINGLE, given=space.where(memory="C").reach("negative"),
     kills=["nearest", "one_bit_short", "one_too_many"], passes_null=["identity"],
 )  # fmt: skip
 def expectation_is_exact(impl, c, expect):
@@ -53,7 +53,7 @@ def expectation_is_exact(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, dtypes=SINGLE, given=space.where(layout=choose("C", "strided")).reach("negative"),
+    ID, "L2", closed_form=True, dtypes=SINGLE, given=space.where(memory=choose("C", "strided")).reach("negative"),
     kills=["carried_twice", "one_too_many"],
 )  # fmt: skip
 def only_neighbours_and_the_number_itself(impl, c, expect):

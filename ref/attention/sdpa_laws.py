@@ -309,22 +309,24 @@ def key_gradients_cancel(impl, c, expect):
     kills=["bias_gradient_is_scaled", "bias_gradient_of_one_head"],
 )  # fmt: skip
 def gradient_of_a_bias(impl, c, expect):
-    "dbias_ij = sum over batches and heads of p_ij (g_i . v_j - g_i . o_i), whatever the softcap and the scale are."
+    """dbias_ij = sum of p_ij (g_i . v_j - g_i . o_i) over the batches and heads that share the bias, whatever the
+    softcap and the scale are."""
     g = np.cos(np.arange(c.q[..., 0].size * c.e)).reshape(*c.q.shape[:-1], c.e).astype(c.dtype)
     q, k, v, g64, bias = (np.asarray(x, np.float64) for x in (c.q, c.k, c.v, g, c.bias))
     p, _, _, vv = dense(q, k, v, mask=c.keep, bias=bias, softcap=c.softcap, scale=c.scale)
-    wanted = bias_gradient(g64, p, vv)
-    M, n = c.e * float(np.max(np.abs(g), initial=0.0)) * value_size(c), int(np.prod(c.B, dtype=np.int64)) * c.H
+    wanted = bias_gradient(g64, p, vv, bias.ndim)
+    shared = p.shape[: p.ndim - bias.ndim]
+    M, n = c.e * float(np.max(np.abs(g), initial=0.0)) * value_size(c), int(np.prod(shared, dtype=np.int64))
     # As `gradient_bounds` has dS, summed over n heads.
     one = bounds.SAFE * M * (4 * relative_weight_error(c) + (3 * c.e + 3 * c.S + c.d + 8 + n) * bounds.u(c.dtype))
     expect(impl.vjp(c, g)["bias"], wanted, n * one, "dbias", scale=2 * n * M)
 
 
-def bias_gradient(g, p, v):
-    """Of a bias [T S] that all batches and heads share."""
+def bias_gradient(g, p, v, axes):
+    """Of a bias of so many axes, the last ones of the logits."""
     dp = g @ np.swapaxes(v, -1, -2)
     ds = p * (dp - np.sum(p * dp, -1, keepdims=True))
-    return ds.sum(tuple(range(ds.ndim - 2)))
+    return ds.sum(tuple(range(ds.ndim - axes)))
 
 
 # Mutants: one plausible edit each --------------------------------------------------------------------
@@ -543,15 +545,16 @@ def _bias_mutant(name, doc, change):
     def vjp(g, q, k, v, *, bias=None, **options):
         p, _, _, vv = dense(q, k, v, bias=bias, **options)
         found = dense_vjp(g, q, k, v, bias=bias, **options)
-        return found if bias is None else (*found, change(g, p, vv, q.shape[-1]).astype(q.dtype))
+        return found if bias is None else (*found, change(g, p, vv, q.shape[-1], bias.ndim).astype(q.dtype))
 
     _vjp_mutant(name, doc, vjp)
 
 
 _bias_mutant("bias_gradient_is_scaled", "dbias takes the scale that dq takes.",
-             lambda g, p, v, d: bias_gradient(g, p, v) / math.sqrt(2 * d))  # fmt: skip
-_bias_mutant("bias_gradient_of_one_head", "dbias of the first head, not the sum.",
-             lambda g, p, v, d: bias_gradient(*(x[..., :1, :, :] for x in (g, p, v))))  # fmt: skip
+             lambda g, p, v, d, axes: bias_gradient(g, p, v, axes) / math.sqrt(2 * d))  # fmt: skip
+_bias_mutant("bias_gradient_of_one_head", "dbias of the first head, not the sum, where the heads share the bias.",
+             lambda g, p, v, d, axes: bias_gradient(
+                 *(x[..., : 1 if axes == 2 else None, :, :] for x in (g, p, v)), axes))  # fmt: skip
 _vjp_mutant("cap_has_slope_one", "The backward forgets 1 - (s / cap)^2.", _without_slope)
 _vjp_mutant("gradient_without_delta", "dS = P dP: the row sum D is not subtracted.", _without_delta)
 _vjp_mutant("last_head_of_a_group", "dk and dv of a group's last head, not the sum.", _last_head)

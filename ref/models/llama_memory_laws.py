@@ -45,7 +45,7 @@ space = cases(
     zero=choose(0, 1, 2, 3),
     tp=1,
     ranks=choose(1, 2, 5),
-    layout="C",
+    memory="C",
     flags={
         "grouped": Flag(lambda c: c.config.groups not in (0, c.config.heads), {"heads": 4, "groups": 2}),
         "deep": Flag(lambda c: c.L > 2, {"L": dims(3, 4)}),

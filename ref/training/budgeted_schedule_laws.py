@@ -44,7 +44,7 @@ space = cases(
     states=_sizes,
     tapes=lambda draw, c: c.states + 8 * rng(draw).integers(0, 4, c.l),
     budget=_budget,
-    layout="C",
+    memory="C",
     flags={
         "one": Flag(lambda c: c.l == 1, {"l": 1}),
         "tight": Flag(lambda c: int(c.budget) == least(c), {"budget": lambda draw, c: np.array(least(c))}),

@@ -20,13 +20,13 @@ load_laws(["optim.sgd", "optim.lion"])
 def sgd_in_place(param, grad, state, *, form="torch", **options):
     p, b = param.flatten(), state.velocity.flatten()
     sgd_(p, grad.flatten(), b, **options)
-    return p, SgdState(b)
+    return p.reshape(param.shape), SgdState(b.reshape(param.shape))
 
 
 def lion_in_place(param, grad, state, **options):
     p, m = param.flatten(), state.m.flatten()
     lion_(p, grad.flatten(), m, **options)
-    return p, LionState(m)
+    return p.reshape(param.shape), LionState(m.reshape(param.shape))
 
 
 ROWS = [("optim.sgd", sgd_in_place, law) for law in get("optim.sgd").laws.values()]

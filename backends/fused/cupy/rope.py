@@ -64,7 +64,7 @@ def _turned(x, positions, layout, base, theta, factor, sign):
     if not y.size:
         return y
     step = d // 2 if layout == "half" else d  # of the packs that threads take
-    where = xp.broadcast_to(positions, (*batch, T)).astype("float64")
+    where = xp.ascontiguousarray(xp.broadcast_to(positions, (*batch, T)), dtype="float64")
     theta = base ** (xp.arange(d // 2, dtype="float64") * (-2 / d)) if theta is None else theta.astype("float64")
     angle = where[..., None] * theta
     values = {
