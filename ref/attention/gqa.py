@@ -52,7 +52,7 @@ class Cache(NamedTuple):
     v: Any
 
 
-@spec("attention.gqa", f"{SIGNATURE} -> y[*B T O], cache:tree", grads=("x", "wq", "wk", "wv", "wo"))
+@spec("attention.gqa", f"{SIGNATURE} -> y[*B T O], grown:tree", grads=("x", "wq", "wk", "wv", "wo"))
 def gqa(
     x, wq, wk, wv, wo, *, heads, groups, cache=None, mask=CAUSAL, rope_base=None, rope_layout="half", positions=None
 ):  # fmt: skip

@@ -113,7 +113,7 @@ def of_layer(params, n, prefix="model.layers"):
     return found
 
 
-@spec("attention.mla", "params:tree, x[*B T D], config:tree -> y[*B T D], cache:tree", grads=("params", "x"))
+@spec("attention.mla", "params:tree, x[*B T D], config:tree -> y[*B T D], grown:tree", grads=("params", "x"))
 def mla(params, x, config, *, cache=None, absorbed=False, positions=None):
     """The layer's output for T tokens, causal, and the cache with them.
 

@@ -100,13 +100,13 @@ def composite_bytes(s, b, h, a, F, t, p, dropout, core):  # noqa: N803
     """Bytes of a block of elementary primitives; 2-byte rows are normalised in float32.
 
     Layer norm keeps its differences from the mean, their norm and their quotient, the normalised row (in p bytes beside
-    the one in float32, where p = 2); GELU its input, the clipped input, its square, the hyperbolic tangent and the
-    factor of x; softmax its argument, maximum, exponentials and their sum, the causal mask, and the weights, of which
-    dropout keeps a mask and a copy more.
+    the one in float32, where p = 2); GELU its input, clipped twice, the square, the hyperbolic tangent and the
+    gate; softmax its argument, maximum, exponentials and their sum, the causal mask, and the weights, of which dropout
+    keeps a mask and a copy more.
     """
     wide = max(p, 4)
     norms = 2 * ((h + 1) * wide + p * h + (wide * h if p < wide else 0))
-    rows = s * b * (norms + 2 * p * h + (2 * h if dropout else 0) + (4 * p * h + 6 * p * F) // t)
+    rows = s * b * (norms + 2 * p * h + (2 * h if dropout else 0) + (4 * p * h + 7 * p * F) // t)
     weights = a * s * b * (3 * p * s + 2 * p + ((p + 1) * s if dropout else 0)) // t + s * s
     return rows + (weights if core else 0)
 

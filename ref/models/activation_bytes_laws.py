@@ -134,7 +134,7 @@ def count(s, b, h, a, *, hidden=None, element=2, dropout=True, tp=1, sequence_pa
         wide = max(p, 4)
         rows = 2 * ((h + 1) * wide + p * h + wide * h * (p < wide)) + 2 * p * h + 2 * h * mask
         core = 0 if recompute else a * s * b * (3 * p * s + 2 * p + s * mask + p * s * dropout) // t + s * s
-        split = s * b * (4 * p * h + 6 * p * F) // t
+        split = s * b * (4 * p * h + 7 * p * F) // t
         if edit.get("all_split"):
             return layers * (s * b * rows // t + split + core)
         return layers * (s * b * rows + split + core)

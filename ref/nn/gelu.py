@@ -65,7 +65,7 @@ def gelu(x, *, approximate=None):
     if approximate not in FORMS:
         raise ValueError(f"gelu: approximate={approximate!r}; needed one of {FORMS}")
     xp = namespace(x)
-    kept = xp.where(x < -SATURATED, -SATURATED, x)  # the gate is 0 there, and -inf times 0 is NaN
+    kept = xp.clip(x, -SATURATED, None)  # below it the gate is 0, and -inf times 0 is NaN
     if approximate is None:
         return kept * ((xp.erf(x * math.sqrt(0.5)) + 1.0) * 0.5)
     z = xp.clip(x, -SATURATED, SATURATED)

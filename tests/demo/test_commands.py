@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from ref.cli.app import app
 from ref.conform import check
 from ref.demo import checkpoint_file, commands
+from ref.spec import all_specs
 
 SIZES = {"channels": 16, "layers": 1, "heads": 2, "hidden": 24}
 PLAN = {"batch": 2, "context": 512}  # long windows: few of them cover the held-out text
@@ -100,3 +101,7 @@ def test_the_plans_are_ones_that_a_checkpoint_can_hold():
         plan = Plan(steps=2, **options)
         assert Plan(**json.loads(json.dumps(plan._asdict()))) == plan
         assert plan.batch % plan.shards == 0
+
+
+def test_the_foundation_is_registered():
+    assert not commands.FOUNDATION - {s.id for s in all_specs()}
