@@ -126,9 +126,10 @@ def _language_model(folder, sizes, options, steps, seconds, *, resume):
     keep_freed_pages()
     text = corpus.load()
     console.print(f"pydoc_data.topics, SHA-256 {text.sha256}")
-    console.print(f"{len(text.training)} bytes for training, {len(text.heldout)} held out, by topic")
+    parts = len(text.fitting), len(text.validation), len(text.heldout)
+    console.print("{} bytes for training, {} for validation, {} held out, by topic".format(*parts))
     baselines = _baselines(text)
-    run = _prepared(folder, text.training, sizes, options, steps, seconds, resume)
+    run = _prepared(folder, text.fitting, sizes, options, steps, seconds, resume)
     console.print(f"{parameter_count(run.config)} parameters; {len(run.bytes_of)} tokens, learned from the same text")
     console.print(f"{run.config}\n{run.plan}", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -141,6 +142,7 @@ def _language_model(folder, sizes, options, steps, seconds, *, resume):
             bar.update(task, completed=run.step, description=f"training text {recent:.3f} bits per byte")
 
         run_to_the_end(run, folder, watch=watch)
+    console.print(f"temperature {run.calibrate(text.validation):.2f}, chosen on the validation part")
     score = run.bits_per_byte(text.heldout)
     table = Table(title=f"held-out text ({len(text.heldout)} bytes)")
     table.add_column("model")
@@ -164,7 +166,10 @@ def _smooth(curve, points=200):
 
 
 def _baselines(text):
-    """{name: bits per byte} of what needs no gradient; the orders are chosen on the validation part."""
+    """{name: bits per byte} of what needs no gradient.
+
+    The orders are chosen on the validation part; then the n-grams are fitted on it too, which the model never is.
+    """
     from ref.demo import ngram
 
     found = {"xz -9e of the held-out text alone": ngram.xz_bits_per_byte(text.heldout)}

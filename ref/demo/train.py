@@ -28,6 +28,7 @@ from ref.optim.warmup_cosine import warmup_cosine
 
 START = b"\n"  # a text is scored after a line feed
 BITS = 1 / math.log(2)
+TEMPERATURES = tuple(1 + k / 20 for k in range(13))
 
 
 class Plan(NamedTuple):
@@ -79,7 +80,7 @@ class Run:
         if len(self.tokens) <= plan.context:
             raise ValueError(f"Run: text has {len(self.tokens)} tokens; more than {plan.context} are needed")
         self.rng = np.random.default_rng(plan.seed)
-        self.step, self.curve = 0, []
+        self.step, self.curve, self.temperature = 0, [], 1.0
         values = initial(config, self.rng)
         # One flat array, the matrices first: AdamW then runs over two slices, with and without decay.
         plain = set(parameter_groups({n: a.shape for n, a in values.items()})["no_decay"])
@@ -167,19 +168,33 @@ class Run:
 
         def score(j):
             window, seen = row[starts[j] : starts[j] + T + 1], (T - half if j else 0)
-            out = llama(self.params, window[:-1], self.config)[seen:]
+            out = llama(self.params, window[:-1], self.config)[seen:] * np.float32(1 / self.temperature)
             nats[j] = float(np.sum(softmax_cross_entropy(out, window[1 + seen :]), dtype=np.float64))
 
         run_tiles(score, range(len(starts)))
         return sum(nats) * BITS / len(text)
 
+    def calibrate(self, text):
+        """Set the temperature by which `text` is coded best, and return it.
+
+        A model that has seen its text many times is too sure of the next token (Guo et al. 2017, 1706.04599, sec. 4.2);
+        one number, chosen on text it was not trained on, takes that back.
+        """
+
+        def bits(temperature):
+            self.temperature = temperature
+            return self.bits_per_byte(text)
+
+        self.temperature = min(TEMPERATURES, key=bits)
+        return self.temperature
+
     def sample(self, prompt, count, temperature=0.8, seed=0):
-        """`prompt` and `count` tokens after it, drawn from the model."""
+        """`prompt` and `count` tokens after it, drawn from the model at its own temperature times `temperature`."""
         rng = np.random.default_rng(seed)
         tokens = list(bpe.encode(self.merges, START + prompt))
         for _ in range(count):
             out = llama(self.params, np.array(tokens[-self.plan.context :]), self.config)[-1].astype(np.float64)
-            p = np.exp((out - out.max()) / temperature)
+            p = np.exp((out - out.max()) / (temperature * self.temperature))
             tokens.append(int(rng.choice(len(p), p=p / p.sum())))
         return bpe.decode(self.merges, tokens)[len(START) :]
 

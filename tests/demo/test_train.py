@@ -13,7 +13,7 @@ import pytest
 from autodiff import value_and_grad
 from backends.threads import threads
 from ref.demo import bpe, checkpoint_file
-from ref.demo.train import Plan, Run, initial, train
+from ref.demo.train import TEMPERATURES, Plan, Run, initial, train
 from ref.losses.softmax_cross_entropy import softmax_cross_entropy
 from ref.models.llama import Config, llama, parameter_count
 from ref.optim.adamw import adamw, start
@@ -129,6 +129,30 @@ def test_the_code_length_is_that_of_whole_windows():
     assert len(row) <= 13
     nats = softmax_cross_entropy(llama(run.params, row[:-1], TINY), row[1:]).sum()
     assert run.bits_per_byte(text) == pytest.approx(float(nats) / np.log(2) / 14, rel=1e-6)
+
+
+def test_the_temperature_divides_the_logits():
+    """They are linear in the weight of the last norm."""
+    run, text = tiny(), TEXT[:60]
+    run.params["model.norm.weight"][...] = 8.0
+    run.temperature = 1.25
+    warm = run.bits_per_byte(text)
+    run.temperature = 1.0
+    run.params["model.norm.weight"][...] = 6.4
+    assert warm == pytest.approx(run.bits_per_byte(text), rel=1e-5)
+
+
+def test_what_is_sure_and_wrong_is_cooled_and_what_is_right_is_left():
+    """A fresh model made sure knows nothing: the highest temperature. One that learned the text: the lowest."""
+    run = tiny(steps=120, lr=2e-2)
+    run.params["model.norm.weight"][...] = 100.0
+    before = run.bits_per_byte(TEXT[:200])
+    assert run.calibrate(TEXT[:200]) == run.temperature == TEMPERATURES[-1]
+    assert run.bits_per_byte(TEXT[:200]) < before
+    run = tiny(steps=120, lr=2e-2)
+    for _ in range(120):
+        run.advance()
+    assert run.calibrate(TEXT[:200]) == 1.0
 
 
 def test_fresh_parameters_have_the_named_spread():
