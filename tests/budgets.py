@@ -27,6 +27,7 @@ def laws_budget():
 BUDGETS = {
     "": 120.0,
     "tests/autodiff": 60.0,
+    "tests/conform": 30.0,
     "tests/kernels": 150.0,  # compiling every kernel for two architectures and for the emulation included
     "tests/laws": laws_budget,
     "tests/memory": 30.0,

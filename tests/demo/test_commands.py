@@ -21,6 +21,7 @@ def run(tmp_path, monkeypatch):
     for name, value in (("SHORT", SIZES), ("LONG", SIZES), ("SHORT_PLAN", PLAN), ("LONG_PLAN", PLAN),
                         ("VOCABULARY", 260)):  # fmt: skip
         monkeypatch.setattr(commands, name, value)
+    monkeypatch.setattr("ref.demo.train.TEMPERATURES", (1.0, 1.25))
     monkeypatch.setattr(commands.console, "_width", 120)
     monkeypatch.chdir(tmp_path)
 
