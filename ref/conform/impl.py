@@ -184,7 +184,10 @@ class Impl:
             return value if same else self.backend.from_numpy(value.copy(order="C"))
         if hasattr(value, "tile") and self.target.foreign:
             return np.array(value.tile(np, np.arange(c.T), np.arange(c.S), c.T, c.S))
-        return _map(lambda v: self._carry(v, c), value) if _is_tree(value) else value
+        if not _is_tree(value):
+            return value
+        # Arithmetic turns an array without axes into a scalar: in a tree of arrays it is an array again.
+        return _map(lambda v: self._carry(np.asarray(v) if isinstance(v, np.floating) else v, c), value)
 
     def _back(self, value):
         if _is_tree(value):
