@@ -28,8 +28,9 @@ VALIDATION_BYTES = (30_000, 50_000)
 class Corpus(NamedTuple):
     """The demo's text: `training` is `fitting` and `validation` together.
 
-    Choices (the n-gram's order, early looks) are made on `validation` with what was fitted on
-    `fitting`; then the choice is fitted on `training` and judged once on `heldout`.
+    Choices (the n-gram's order, the language model's temperature) are made on `validation` with
+    what was fitted on `fitting`. An n-gram is then fitted on `training`; the language model is not,
+    as that would be a second long run. Both are judged once on `heldout`.
     """
 
     sha256: str
