@@ -15,57 +15,21 @@ Conventions
 
 import contextlib
 import contextvars
-import ctypes
 import os
-import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
-__all__ = ["blas_controlled", "blas_core", "blas_threads", "num_threads", "run_tiles", "threads"]
+from backends import openblas
 
-# SciPy's builds of OpenBLAS prefix every symbol; the suffix says 64-bit integers.
-_SYMBOLS = [
-    tuple(f"{prefix}openblas_{name}{suffix}" for name in
-          ("get_num_threads", "set_num_threads", "get_corename"))
-    for prefix in ("scipy_", "")
-    for suffix in ("64_", "")
-]  # fmt: skip
+__all__ = ["blas_controlled", "blas_threads", "num_threads", "run_tiles", "threads"]
+
 _MAX_WORKERS = 64  # the pool makes a worker when one is wanted and none is idle
 
 
-def _find_blas():
-    """(get, set, name of the core) of the OpenBLAS that NumPy loaded, or None."""
-    for path in _blas_files():
-        try:
-            # NumPy has loaded it already: this is the same library, not a second one.
-            library = ctypes.CDLL(str(path))
-        except OSError:
-            continue
-        for names in _SYMBOLS:
-            if all(hasattr(library, name) for name in names):
-                get, set_, core = (getattr(library, name) for name in names)
-                set_.restype, core.restype = None, ctypes.c_char_p
-                return get, set_, core().decode()
-    return None
-
-
-def _blas_files():
-    root = Path(np.__file__).parent
-    folders = (root.with_name("numpy.libs"), root / ".dylibs")  # Linux and Windows; macOS
-    files = [f for folder in folders for f in sorted(folder.glob("*openblas*"))]
-    if not files and sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            lines = Path("/proc/self/maps").read_text().splitlines()
-            files = sorted({line.split()[-1] for line in lines if "openblas" in line})
-    return files
-
-
-_blas = _find_blas()
-_default = max(1, _blas[0]() if _blas else os.cpu_count() or 1)
+_default = max(1, openblas.get_threads() if openblas.get_threads else os.cpu_count() or 1)
 _count = contextvars.ContextVar("threads", default=_default)
 _in_tile = contextvars.ContextVar("in_tile", default=False)
 
@@ -80,9 +44,9 @@ class _BlasWishes:
         self.base = None
 
     def change(self, *, add=None, drop=None, tiles=0):
-        if _blas is None:
+        if not blas_controlled():
             return
-        get, set_, _ = _blas
+        get, set_ = openblas.get_threads, openblas.set_threads
         with self.lock:
             if self.base is None:
                 self.base = get()
@@ -107,8 +71,8 @@ def _after_fork():
     global _wishes, _pool, _pool_lock
     base, _wishes = _wishes.base, _BlasWishes()
     _pool, _pool_lock = None, threading.Lock()
-    if _blas is not None and base is not None and not _in_tile.get():
-        _blas[1](base)
+    if base is not None and not _in_tile.get():
+        openblas.set_threads(base)
 
 
 if hasattr(os, "register_at_fork"):
@@ -117,12 +81,7 @@ if hasattr(os, "register_at_fork"):
 
 def blas_controlled():
     """Whether NumPy's BLAS obeys `blas_threads` (else the context managers leave it alone)."""
-    return _blas is not None
-
-
-def blas_core():
-    """The processor family whose kernels OpenBLAS chose, e.g. "SkylakeX"; "" if not OpenBLAS."""
-    return _blas[2] if _blas else ""
+    return openblas.set_threads is not None
 
 
 def num_threads():

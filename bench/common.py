@@ -263,14 +263,14 @@ def measured_on() -> dict:
     """Machine, versions and commit."""
     from importlib import metadata
 
-    from backends.threads import blas_core
+    from backends import openblas
 
     versions = {"python": sys.version.split()[0]}
     for package in ("numpy", "scipy", "torch", "jax", "autograd"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return {
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "blas": blas_core(), "load": os.getloadavg()[0]},
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "blas": openblas.core, "load": os.getloadavg()[0]},
         "versions": versions,
         "commit": _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
     }

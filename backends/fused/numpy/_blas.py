@@ -1,18 +1,20 @@
-"""The two operations that tiles spend their time in, as fast as NumPy lets them be.
+"""The operations that tiles and blocks spend their time in, as fast as NumPy and its BLAS let them be.
 
     gemm(A, B, out)    out = A @ B
     power(S, unit)     S = exp(S / unit) in place; UNIT[dtype] is the unit that costs least
+    axpby(a, x, b, y)  y = a x + b y in place
 """
 
+import ctypes
 import math
 
 import numpy as np
 
-from backends.threads import blas_core
+from backends import openblas
 
 # OpenBLAS has kernels that do not copy their operands, for AVX-512 and at most this many
 # multiply-adds; a stack of bands of rows keeps each product within it.
-_LIMIT = 10**6 if blas_core() in ("SkylakeX", "Cooperlake", "SapphireRapids") else 0
+_LIMIT = 10**6 if openblas.core in ("SkylakeX", "Cooperlake", "SapphireRapids") else 0
 _WIDEST = 48  # rows of a band; beyond, nothing is gained
 _UNROLLED = 6  # rows that those kernels hold in registers
 
@@ -25,9 +27,7 @@ def gemm(A, B, out):
         return np.matmul(A, B, out=out)
     whole = n // band * band
     stack = (h, n // band, band)
-    np.matmul(
-        A[:, :whole].reshape(*stack, k), B[:, None], out=out[:, :whole].reshape(*stack, m)
-    )
+    np.matmul(A[:, :whole].reshape(*stack, k), B[:, None], out=out[:, :whole].reshape(*stack, m))
     if whole < n:
         np.matmul(A[:, whole:], B, out=out[:, whole:])
     return out
@@ -60,3 +60,41 @@ def power(S, unit):
             return
         S *= _LN2
     np.exp(S, out=S)
+
+
+def _axpby(letter, number):
+    """OpenBLAS's axpby: one pass over memory where NumPy takes three; None where it is not to be had.
+
+    It must give NumPy's bits, each element by itself (no fused multiply-add in some lanes alone): then neither a
+    cut nor the kernel chosen shows. A probe over vector bodies and tails decides.
+    """
+    scalar = {"s": ctypes.c_float, "d": ctypes.c_double}[letter]
+    call = openblas.function(
+        f"cblas_{letter}axpby", None, ["int", scalar, ctypes.c_void_p, "int", scalar, ctypes.c_void_p, "int"]
+    )
+    if call is None:
+        return None
+    x, y = np.random.default_rng(0).standard_normal((2, 4099)).astype(number)
+    wanted = number(0.1) * x + number(0.9) * y
+    for start in (4098, 4090, 4001, 1, 0):
+        found = y[start:].copy()
+        call(found.size, 0.1, x[start:].ctypes.data, 1, 0.9, found.ctypes.data, 1)
+        if not np.array_equal(found, wanted[start:]):
+            return None
+    return call
+
+
+_AXPBY = {np.dtype(n): call for letter, n in (("s", np.float32), ("d", np.float64)) if (call := _axpby(letter, n))}
+
+
+def axpby(a, x, b, y, junk):
+    """y[n] = a x + b y in place; all flat, contiguous, of one dtype; `junk` is written, and may be x."""
+    call = _AXPBY.get(y.dtype)
+    # BLAS takes a zero factor for "do not read": 0 * NaN would be lost.
+    if call is None or a == 0 or b == 0:
+        number = y.dtype.type
+        np.multiply(x, number(a), out=junk)
+        np.multiply(y, number(b), out=y)
+        np.add(junk, y, out=y)
+    else:
+        call(y.size, a, x.ctypes.data, 1, b, y.ctypes.data, 1)

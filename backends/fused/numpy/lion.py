@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from backends.fused.numpy._blas import axpby
 from backends.fused.numpy._blocks import run_blocks
 
 __all__ = ["lion_"]
@@ -31,12 +32,8 @@ def lion_(param, grad, m, *, lr, beta1, beta2, weight_decay=0.0):
         np.multiply(g, number(1 - beta1), out=w)
         np.add(toward, w, out=toward)
         _signed(lr, toward, w)
-        if weight_decay:
-            np.multiply(p, number(1 - lr * weight_decay), out=p)
-        np.subtract(p, toward, out=p)
-        np.multiply(mean, number(beta2), out=mean)
-        np.multiply(g, number(1 - beta2), out=w)
-        np.add(mean, w, out=mean)
+        axpby(-1.0, toward, 1 - lr * weight_decay, p, w)
+        axpby(1 - beta2, g, beta2, mean, w)
 
     run_blocks("lion_", kernel, scratches=2, param=param, grad=grad, m=m)
 

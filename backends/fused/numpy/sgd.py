@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from backends.fused.numpy._blas import axpby
 from backends.fused.numpy._blocks import run_blocks
 
 __all__ = ["sgd_"]
@@ -27,20 +28,17 @@ def sgd_(param, grad, velocity, *, lr, momentum=0.0, nesterov=False, weight_deca
     """
 
     def kernel(w, p, g, b):
-        number = p.dtype.type
         if weight_decay:
-            np.multiply(p, number(weight_decay), out=w)
+            np.multiply(p, p.dtype.type(weight_decay), out=w)
             np.add(w, g, out=w)
             g = w
-        np.multiply(b, number(momentum), out=b)
+        np.multiply(b, b.dtype.type(momentum), out=b)
         np.add(b, g, out=b)
         if nesterov:
             # mu b + g, where g may lie in w: p takes the two parts one after the other.
-            np.multiply(g, number(lr), out=w)
-            np.subtract(p, w, out=p)
-            np.multiply(b, number(lr * momentum), out=w)
+            axpby(-lr, g, 1.0, p, w)
+            axpby(-lr * momentum, b, 1.0, p, w)
         else:
-            np.multiply(b, number(lr), out=w)
-        np.subtract(p, w, out=p)
+            axpby(-lr, b, 1.0, p, w)
 
     run_blocks("sgd_", kernel, param=param, grad=grad, velocity=velocity)
