@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.common import Case, Engine, Ratio, main
+from bench.common import Case, Engine, Ratio, alternating, main, row
 
 OPTIONS = {"lr": 1e-3, "eps": 1e-8, "weight_decay": 0.01}
 BETAS = (0.9, 0.999)
@@ -78,5 +78,19 @@ CASES = [
     _case("100 x 100k", [10**5] * 100, 11, 9),
 ]
 
+def bandwidth():
+    """Bytes a second of ours (28 a number) beside a STREAM triad's (12), alternating; only reported."""
+    import torch
+
+    n = 10**7
+    step = ours([n], 1).parts["step"]
+    torch.set_num_threads(1)
+    a, b, c = torch.zeros(n), torch.ones(n), torch.ones(n)
+    cases = {"ours": lambda _: step(), "triad": lambda _: torch.add(b, c, alpha=3.0, out=a)}
+    seconds = alternating(cases, 1, 11)
+    mine, triad = 28 * n / seconds["ours"], 12 * n / seconds["triad"]
+    return [row("AdamW, 10M, bytes a second", "STREAM triad", 1, "B/s", mine, triad, None)]
+
+
 if __name__ == "__main__":
-    main("bench.adamw", CASES)
+    main("bench.adamw", CASES, extra=bandwidth)

@@ -61,10 +61,10 @@ class Case(NamedTuple):
     absent: dict[int, tuple[str, ...]] = {}  # threads -> engines that are left out
 
 
-def main(module: str, cases: list[Case], extra: Callable[[], dict] | None = None) -> None:
+def main(module: str, cases: list[Case], extra: Callable[[], list[dict]] | None = None) -> None:
     """Run from the command line: the parent starts a child for every case and every engine.
 
-    `extra` gives one more row, of something that is not time.
+    `extra` gives more rows, measured in another way.
     """
     args = _arguments()
     by_name = {case.name: case for case in cases}
@@ -79,8 +79,9 @@ def main(module: str, cases: list[Case], extra: Callable[[], dict] | None = None
                 print_table(found, head=not rows)
                 rows += found
         if extra is not None and threads == 1 and not args.only:
-            rows.append(extra())
-            print_table(rows[-1:], head=False)
+            more = extra()
+            print_table(more, head=False)
+            rows += more
         if rows and not args.only and not args.rounds:
             save(module, threads, rows)
 
@@ -171,11 +172,7 @@ def _series(times, engine, part):
 
 def _child(case, args):
     threads = args.threads[0]
-    from backends.pages import keep_freed_pages
-
-    keep_freed_pages()  # for all engines alike: half of what is measured could be page faults
-    if threads == 1 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    settle_process(threads)
     if args.child == "alone":
         parts = _sampled({"": case.engines[args.engine](threads)}, case.samples, time.perf_counter)
         return {part: statistics.median(seconds) for part, seconds in parts[""].items()}
@@ -230,6 +227,22 @@ def _check(case, engines):
                     f"largest value; at most {case.tolerance} was allowed"
                 )
     return sorted(engines)
+
+
+def alternating(cases: dict[str, Callable[[int], Any]], repeats: int, rounds: int) -> dict[str, float]:
+    """Median CPU seconds of one repetition; case(n) does its work n times, and every case runs once a round."""
+    engines = {name: Engine({"": lambda _, case=case: case(repeats)}, dict) for name, case in cases.items()}
+    times = _sampled(engines, rounds, time.process_time)
+    return {name: statistics.median(parts[""]) / repeats for name, parts in times.items()}
+
+
+def settle_process(threads: int) -> None:
+    """Keep freed pages, for all engines alike (half of what is measured could be page faults); pin one thread."""
+    from backends.pages import keep_freed_pages
+
+    keep_freed_pages()
+    if threads == 1 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def settle_allocator() -> list:
@@ -291,6 +304,15 @@ def _git(*args):
     return done.stdout.strip()
 
 
+def row(work: str, peer: str, threads: int, unit: str, ours: float, theirs: float, target: float | None) -> dict:
+    """A line of the table that a benchmark measured by itself; without a target it is only reported."""
+    ratio = ours / theirs
+    return {
+        **{"work": work, "peer": peer, "threads": threads, "unit": unit, "ours": ours, "theirs": theirs},
+        **{"ratio": ratio, "target": target, "met": None if target is None else ratio <= target},
+    }
+
+
 def print_table(rows: list[dict], *, head: bool = True) -> None:
     """The table of ratios: ours over the peer's, and whether the target is met."""
     width = max((len(r["work"]) for r in rows), default=4) + 2
@@ -302,16 +324,16 @@ def print_table(rows: list[dict], *, head: bool = True) -> None:
             print(f"{r['work']:{width}}{r['peer']:{peer}}{r['threads']:3d} {'absent':>10}")
             continue
         ours, theirs = (_amount(r[side], r["unit"]) for side in ("ours", "theirs"))
-        met = "yes" if r["met"] else "NO"
+        verdict = "       -" if r["target"] is None else f"{r['target']:8.3f}  {'yes' if r['met'] else 'NO'}"
         print(
-            f"{r['work']:{width}}{r['peer']:{peer}}{r['threads']:3d} {ours:>10}{theirs:>11}"
-            f"{r['ratio']:8.3f}{r['target']:8.3f}  {met}",
+            f"{r['work']:{width}}{r['peer']:{peer}}{r['threads']:3d} {ours:>10}{theirs:>11}{r['ratio']:8.3f}{verdict}",
             flush=True,
         )
 
 
 def _amount(x, unit):
     scales = {"s": [(1, "s"), (1e-3, "ms"), (1e-6, "us")], "B": [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")]}
+    scales["B/s"] = [(1e9, "GB/s")]
     for scale, name in scales.get(unit, []):
         if x >= scale:
             return f"{x / scale:.2f} {name}"

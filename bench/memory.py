@@ -11,7 +11,7 @@ import time
 
 from backends.pages import keep_freed_pages
 from bench.attention import HEADS, naive, ours, torch_flash
-from bench.common import peak_rss, print_table, save, start_child
+from bench.common import peak_rss, print_table, row, save, start_child
 
 ENGINES = {"ours": ours, "torch flash": torch_flash, "naive": naive}
 MODULE = "bench.memory"
@@ -31,12 +31,12 @@ def main():
         seconds, bytes_ = _long(threads, args.rounds)
         work = "attention, N 16384, causal, forward + backward"
         rows = [
-            _row(work, "torch flash", threads, "s", *seconds, 1.0),
-            _row(f"{work}, memory", "250 MB", threads, "B", bytes_, 250e6, 1.0),
+            row(work, "torch flash", threads, "s", *seconds, 1.0),
+            row(f"{work}, memory", "250 MB", threads, "B", bytes_, 250e6, 1.0),
         ]
         if threads == 2:
             small, large = (start(engine, 4096, 2)["bytes"] for engine in ("ours", "naive"))
-            rows.append(_row("attention, N 4096, causal, memory", "naive", 2, "B", small, large, 1 / 30))
+            rows.append(row("attention, N 4096, causal, memory", "naive", 2, "B", small, large, 1 / 30))
         print_table(rows)
         save(MODULE, threads, rows)
 
@@ -65,14 +65,6 @@ def alone(engine, length, threads):
     seconds = clock() - begin
     del found
     return {"seconds": seconds, "bytes": peak_rss() - before}
-
-
-def _row(work, peer, threads, unit, mine, theirs, target):
-    ratio = mine / theirs
-    return {
-        **{"work": work, "peer": peer, "threads": threads, "unit": unit, "target": target},
-        **{"ours": mine, "theirs": theirs, "ratio": ratio, "met": ratio <= target},
-    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from backends.threads import threads  # noqa: E402
-from bench.common import alternating  # noqa: E402
+from bench.common import alternating, print_table, row, save, settle_process  # noqa: E402
 from ref.attention.flash import flash  # noqa: E402
 from ref.attention.mla import Config, attend_absorbed, attend_expanded, expand, scale_of  # noqa: E402
 
@@ -32,10 +32,10 @@ def main():
     parser.add_argument("--heads", type=int, nargs="+", default=[16, 128])
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    for heads in args.heads:
-        compare(Config(heads, nope=128, rope=64, value=128, latent=512), args.tokens, args.rounds)
+    settle_process(1)
+    rows = [compare(Config(h, nope=128, rope=64, value=128, latent=512), args.tokens, args.rounds) for h in args.heads]
+    print_table(rows)
+    save("bench.mla", 1, rows)
 
 
 def compare(f, S, rounds):
@@ -47,6 +47,9 @@ def compare(f, S, rounds):
         times = against_full(f, args, rounds)
         times |= alternating({"expanded": repeated(lambda: attend_expanded(*args, f))}, 1, 1)
     report(f, S, times)
+    best = min(times["full"], times["full, flash"])
+    target = 1 / TARGETS.get(f.heads, 1.0)
+    return row(f"MLA, one token, S {S}, {f.heads} heads", "full K, V", 1, "s", times["absorbed"], best, target)
 
 
 def against_full(f, args, rounds):
@@ -89,15 +92,12 @@ def report(f, S, times):
         "full": H * S * (d + r + e),
         "expanded": H * S * (d + r + e) + S * c * H * (d + e),
     }
-    best = min(times["full"], times["full, flash"])
     for name, t in times.items():
         kind = name.split(",")[0]
         print(
             f"S {S} heads {H:4d}  {name:12s} {t * 1e3:10.2f} ms   {t / times['absorbed']:7.2f} x absorbed"
             f"   {4 * read[kind] / 1e6:9.1f} MB   {2 * work[kind] / 1e9:8.3f} GFLOP"
         )
-    gain = best / times["absorbed"]
-    print(f"    absorbed is {gain:.2f} x faster than full (wanted {TARGETS.get(H, 1.0)})", flush=True)
 
 
 if __name__ == "__main__":

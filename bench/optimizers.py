@@ -2,12 +2,12 @@
 
     python -m bench.optimizers [--size 1000000] [--small 300] [--rounds 9]
 
-Prints ratios of CPU times, cases alternating in one process: ours in place over the readable form, over torch's fused
-and foreach steps (Lion is not in torch), and for a list of small tensors one call over a loop of calls.
+CPU times, cases alternating in one process: ours in place over the readable form, over torch's fused and foreach steps
+(Lion is not in torch), and for a list of small tensors one call over a loop of calls. AdamW's targets stand in
+bench/adamw.py; here nothing is judged.
 """
 
 import argparse
-import os
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from backends.fused.numpy.adamw import adamw_
 from backends.fused.numpy.lion import lion_
 from backends.fused.numpy.sgd import sgd_
 from backends.threads import threads
-from bench.common import alternating, settle_allocator
+from bench.common import alternating, print_table, row, save, settle_process
 from ref.optim.adamw import AdamState, adamw
 from ref.optim.lion import LionState, lion
 from ref.optim.sgd import SgdState, sgd
@@ -42,14 +42,14 @@ def main():
     parser.add_argument("--small", type=int, default=300, help="tensors of 1000 elements in the list")
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    kept = settle_allocator()
+    settle_process(1)
+    rows = []
     with threads(1):
         for name in STEPS:
-            _report(name, f"{args.size} float32", _large(name, args.size), args.rounds)
-            _report(name, f"{args.small} tensors of 1000", _list(name, args.small), args.rounds)
-    del kept
+            rows += _rows(f"{name}, {args.size} numbers", _large(name, args.size), args.rounds)
+            rows += _rows(f"{name}, {args.small} tensors of 1000", _list(name, args.small), args.rounds)
+    print_table(rows)
+    save("bench.optimizers", 1, rows)
 
 
 def _arrays(slots, size):
@@ -97,13 +97,10 @@ def _torch(name, ps, gs):
     return cases
 
 
-def _report(name, what, cases, rounds):
+def _rows(work, cases, rounds):
     seconds = alternating(cases, 3, rounds)
     mine = seconds.pop("in place")
-    print(
-        f"{name:6s} {what:24s} in place over " + ", ".join(f"{k} {mine / s:.2f}" for k, s in seconds.items()),
-        flush=True,
-    )
+    return [row(work, peer, 1, "s", mine, theirs, None) for peer, theirs in seconds.items()]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import os
 import subprocess
 import sys
 
+from bench.common import print_table, row, save
+
 ROWS, CHANNELS = 4096, 64  # a unit is 2 MiB, the weights of a layer an eighth of that
 UNIT = ROWS * CHANNELS * 8
 SMALLEST = "Revolve, 2"
@@ -52,10 +54,13 @@ def main(layers):
     grown, counted = found[SMALLEST]
     work = grown - counted
     print(f"{layers} layers, a unit of {UNIT / 1e6:.1f} MB; beside the tape {work:.1f} units")
-    for name, (grown, counted) in found.items():
-        off = grown / (counted + work) - 1
-        verdict = "" if name == SMALLEST else "  met" if abs(off) <= TARGET else f"  MISSED ({TARGET:.0%})"
-        print(f"  {name:22s} grown {grown:6.1f}   tape {counted:6.1f}   + {work:.1f}: {off:+7.1%}{verdict}")
+    rows = [
+        row(f"process memory, {layers} layers, {name}", "the count", 1, "units", grown, counted + work, 1 + TARGET)
+        for name, (grown, counted) in found.items()
+        if name != SMALLEST
+    ]
+    print_table(rows)
+    save("bench.process_memory", 1, rows)
 
 
 if __name__ == "__main__":

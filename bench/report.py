@@ -16,8 +16,8 @@ def main():
         machine = found["machine"]
         print(f"{path.stem}: {machine['cpu']}, {machine['cores']} cores, commit {found['commit'][:12]}")
     print_table(rows)
-    met = sum(bool(r["met"]) for r in rows)
-    print(f"{met} of {len(rows)} targets met")
+    judged = [r["met"] for r in rows if r["met"] is not None]
+    print(f"{sum(judged)} of {len(judged)} targets met")
 
 
 if __name__ == "__main__":

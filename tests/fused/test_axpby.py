@@ -17,7 +17,7 @@ def axpby(request, monkeypatch):
 @pytest.mark.parametrize("a, b", [(0.1, 0.9), (-3.7, 1.0), (0.0, 0.5), (0.5, 0.0)])
 def test_the_bits_are_numpys(axpby, dtype, a, b):
     rng = np.random.default_rng(0)
-    for n in (0, 1, 7, 8, 9, 31, 33, 1025):
+    for n in (0, 1, 7, 8, 9, 31, 33, 1025, 8193, 10_007):
         x, y = rng.standard_normal((2, n)).astype(dtype)
         wanted = dtype(a) * x + dtype(b) * y
         kept = x.copy()

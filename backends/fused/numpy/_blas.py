@@ -85,11 +85,12 @@ def _axpby(letter, number):
 
 
 _AXPBY = {np.dtype(n): call for letter, n in (("s", np.float32), ("d", np.float64)) if (call := _axpby(letter, n))}
+_SHORT = 8192  # up to here three calls of NumPy cost less than one through ctypes
 
 
 def axpby(a, x, b, y, junk):
     """y[n] = a x + b y in place; all flat, contiguous, of one dtype; `junk` is written, and may be x."""
-    call = _AXPBY.get(y.dtype)
+    call = _AXPBY.get(y.dtype) if y.size > _SHORT else None
     # BLAS takes a zero factor for "do not read": 0 * NaN would be lost.
     if call is None or a == 0 or b == 0:
         number = y.dtype.type
