@@ -55,15 +55,14 @@ def collective(function=None, *, ragged=False):
     name = function.__name__
 
     def on_rank(comm, *arrays, **options):
-        base, now = comm.base, comm.now
-        comm.now = call = Call(name, arrays, options, ragged)
-        if base < COLLECTIVE:
-            comm.base = COLLECTIVE
+        if comm.base >= COLLECTIVE:  # a part of another collective
+            return function(comm, *arrays, **options)
+        comm.base, comm.now = COLLECTIVE, Call(name, arrays, options, ragged)
         try:
-            comm.begin(call)
+            comm.begin(comm.now)
             return function(comm, *arrays, **options)
         finally:
-            comm.base, comm.now = base, now
+            comm.base, comm.now = 0, None
 
     return _lifted(function, on_rank)
 
@@ -94,10 +93,27 @@ def on_world(function, world, *arrays, **options):
     world.check_same((arrays, options))
 
     def program(comm):
-        mine = [None if a is None else a[comm.rank] for a in arrays]
+        # With the ellipsis a number comes as an array without axes: a view, as other shapes do.
+        mine = [a[comm.rank, ...] if isinstance(a, np.ndarray) else a and a[comm.rank] for a in arrays]
+        return (_as_a_plan if world.planned else call)(function, comm, mine, options)
+
+    def call(function, comm, mine, options):
         return function(comm, *mine, **options)
 
     return stacked(world.run(program))
+
+
+def _as_a_plan(function, comm, mine, options):
+    """The function's result on `mine`, by a plan that was made on other numbers."""
+    buffers = [np.full_like(a, 1) if isinstance(a, np.ndarray) else a for a in mine]
+    plan = comm.plan(function, *buffers, **options)
+    for a, buffer in zip(mine, buffers, strict=True):
+        if isinstance(a, np.ndarray):
+            buffer[...] = a
+    plan()
+    result = plan.result.copy() if isinstance(plan.result, np.ndarray) else plan.result
+    plan.free()
+    return result
 
 
 def stacked(results):

@@ -206,9 +206,9 @@ class Communicator:
     # --- local work that plans and simulations must see -------------------------------------------
 
     def combine(self, op, left, right, out):
-        """out = op(left, right), elementwise; `op` is a name in `OPS` or a function (left, right, out)."""
+        """out = op(left, right), elementwise; `op` is a name in `OPS` or a function (left, right, *, out)."""
         self.traffic.combined(out.nbytes)
-        (OPS[op] if isinstance(op, str) else op)(left, right, out)
+        (OPS[op] if isinstance(op, str) else op)(left, right, out=out)
 
     def copy(self, source, out):
         """out[...] = source."""

@@ -237,9 +237,9 @@ class MpiWorld:
     the others waiting for it, as MPI does: only the launcher's end helps then.
     """
 
-    def __init__(self, comm=None, **options):
+    def __init__(self, comm=None, *, planned=False, **options):
         self._comm = MpiCommunicator(comm, **options)
-        self._options, self.size, self.traffic = options, self._comm.size, ()
+        self._options, self.size, self.planned, self.traffic = options, self._comm.size, planned, ()
 
     def run(self, program):
         """[program(comm) of rank 0, .. of rank size - 1], on every rank; `traffic` holds a `Count` a rank."""
@@ -256,6 +256,10 @@ class MpiWorld:
         if failed:
             raise RankFailed("; ".join(failed))
         return [result for result, _, _ in said]
+
+    def with_plans(self):
+        """The same world, in which a collective is run as a plan."""
+        return MpiWorld(self._comm.mpi, planned=True, **self._options)
 
     def check_same(self, value):
         """Raise unless every rank passes the same value: two ranks that drew other examples test nothing."""

@@ -137,7 +137,8 @@ class Plan:
             self._work.append((request.wait, request.test))
         elif step.kind == "combine":
             ufunc = OPS[step.op] if isinstance(step.op, str) else step.op
-            self._work.append((partial(ufunc, *step.arrays), None))
+            left, right, out = step.arrays
+            self._work.append((partial(ufunc, left, right, out=out), None))
         elif step.kind == "copy":
             source, out = step.arrays
             self._work.append((partial(np.copyto, out, source), None))

@@ -43,6 +43,8 @@ class ThreadWorld:
         C2.
     debug : bool
         Communicators compare their collectives before each.
+    planned : bool
+        A collective called on this world is run as a plan that was made on other numbers.
 
     Examples
     --------
@@ -55,11 +57,11 @@ class ThreadWorld:
     [20.0, 0.0, 10.0]
     """
 
-    def __init__(self, size, *, buffered=True, order=None, debug=False):
+    def __init__(self, size, *, buffered=True, order=None, debug=False, planned=False):
         if size < 1:
             raise ValueError(f"ThreadWorld: {size} ranks; needed at least 1")
         self.size, self.buffered, self.order, self.debug = int(size), buffered, order, debug
-        self.traffic = ()
+        self.planned, self.traffic = planned, ()
 
     def run(self, program):
         """Call program(comm) on every rank; the results in rank order. `traffic` then holds a `Count` a rank.
@@ -77,12 +79,17 @@ class ThreadWorld:
         finally:
             self.traffic = tuple(c.traffic.count() for c in comms)
 
+    def with_plans(self):
+        """The same world, `planned`."""
+        return ThreadWorld(self.size, buffered=self.buffered, order=self.order, debug=self.debug, planned=True)
+
     def check_same(self, value):
         """There is one process: every rank has the same world's arrays."""
 
     def __repr__(self):
-        options = ("" if self.buffered else ", buffered=False") + (f", order={self.order}" if self.order else "")
-        return f"ThreadWorld({self.size}{options})"
+        options = {"buffered": (self.buffered, True), "order": (self.order, None), "planned": (self.planned, False)}
+        said = "".join(f", {name}={value}" for name, (value, usual) in options.items() if value != usual)
+        return f"ThreadWorld({self.size}{said})"
 
 
 class _Run:
