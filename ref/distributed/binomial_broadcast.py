@@ -1,9 +1,9 @@
 """Binomial broadcast.
 
-Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.2; Johnsson & Ho 1989 (IEEE Trans. Computers 38:9).
+Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.2; Johnsson & Ho 1989 (IEEE Trans. Comput. 38:9).
 
-    v = (r - root) mod n; place v > 0 receives from v with its lowest set bit cleared, then sends to v + m for the powers
-    of two m below that bit (place 0: all below n), the largest first
+    v = (r - root) mod n; place v > 0 receives from v with its lowest set bit cleared, then sends to v + m for the
+    powers of two m below that bit (place 0: all below n), the largest first
 
     n - 1 messages of S bytes, ceil(log2 n) rounds; time ceil(log2 n) (alpha + S beta)
 

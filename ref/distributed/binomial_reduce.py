@@ -1,6 +1,6 @@
 """Binomial reduce.
 
-Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.4.
+Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.5.
 
     the tree of `binomial_broadcast` turned round: v = (r - root) mod n combines what v + m sends, for the powers of two
     m = 1, 2, .. below its lowest set bit, then sends to v with that bit cleared

@@ -22,7 +22,7 @@ space = world_space(
     kills=["never_turned", "rounds_rounded_down", "in_half_the_bits"],
 )  # fmt: skip
 def the_blocks_in_rank_order(impl, c, expect):
-    "The rows of rank 0, then those of rank 1, .., bit by bit on every rank; `length` may be left out when all are equal."
+    "The rows of rank 0, then of rank 1, .., bit by bit on every rank; `length` may be left out when all are equal."
     wanted = np.concatenate(c.x)
     for length in (c.L, None) if c.L % c.n == 0 else (c.L,):
         out = impl(c.replace(length=length))
@@ -71,7 +71,8 @@ def gather(comm, x, length, *, turned=True, rounds=9, full=False):
         if d < n:
             count = d if full else min(d, n - d)
             start = sum(size[:d])
-            comm.sendrecv(row[: sum(size[:count])], (r - d) % n, row[start : start + sum(size[d : d + count])], (r + d) % n)
+            got = row[start : start + sum(size[d : d + count])]
+            comm.sendrecv(row[: sum(size[:count])], (r - d) % n, got, (r + d) % n)
     for i in range(n):
         start = sum(size[:i])
         place = at[(r + i) % n] if turned else start

@@ -1,6 +1,6 @@
 """Canonical all-reduce: the fold in rank order, whatever the cut.
 
-Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.3 and 4.6: an all-to-all of chunks, then an all-gather;
+Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.1 and 4.4: pairwise reduce-scatter, ring all-gather;
 the fixed order after Higham 2002, Accuracy and Stability, sec. 4.2 (a sum's bits depend on its order).
 
     `canonical_reduce_scatter`, then `ring_all_gather`

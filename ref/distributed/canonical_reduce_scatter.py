@@ -1,6 +1,6 @@
 """Canonical reduce-scatter: every chunk folded in rank order.
 
-Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.3, pairwise exchange; the fixed order after Higham 2002,
+Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.4, pairwise exchange; the fixed order after Higham 2002,
 Accuracy and Stability, sec. 4.2 (a sum's bits depend on its order).
 
     step k = 1 .. n - 1: rank r sends chunk r + k to r + k and takes chunk r of r - k

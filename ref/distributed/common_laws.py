@@ -89,7 +89,7 @@ def world_space(id, *, L=lengths, x=None, flags=None, n=RANKS, **fields):
         "many": Flag(lambda c: c.n > 2, {"n": dims(3, 8)}),
     }
     x = numbers() if x is None else x
-    return cases(id, n=n, comm=world, L=L, x=x, **fields, flags={**edges, **(flags or {})})
+    return cases(id, n=n, comm=world, L=L, **fields, x=x, flags={**edges, **(flags or {})})
 
 
 def root(draw, c):
@@ -140,7 +140,7 @@ def folded(op, arrays):
 
 
 def tree(op, arrays):
-    """The balanced tree over arrays in their order, after the first 2 e are folded in pairs (e = n - 2^floor(log2 n))."""
+    """The balanced tree over arrays in order, once the first 2 e are folded in pairs, e = n - 2^floor(log2 n)."""
     extra = len(arrays) - (1 << (len(arrays).bit_length() - 1))
     row = [folded(op, arrays[2 * i : 2 * i + 2]) for i in range(extra)] + list(arrays[2 * extra :])
     while len(row) > 1:

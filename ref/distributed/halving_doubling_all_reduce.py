@@ -1,7 +1,7 @@
 """Halving and doubling all-reduce (Rabenseifner).
 
-Source: Rabenseifner 2004, Optimization of collective reduction operations (ICCS, LNCS 3036) sec. 3; Thakur, Rabenseifner
-& Gropp 2005 (IJHPCA 19:1) sec. 4.5.
+Source: Rabenseifner 2004, Optimization of collective reduction operations (ICCS, LNCS 3036); Thakur, Rabenseifner &
+Gropp 2005 (IJHPCA 19:1) sec. 4.5.
 
     p, e and the folding of the ranks beyond p as in `recursive_doubling_all_reduce`; x is cut into p chunks
     reduce-scatter, d = 1, 2, .. p/2: v and v xor d halve the range they share; the lower place keeps the lower half,

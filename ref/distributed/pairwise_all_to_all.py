@@ -1,6 +1,6 @@
 """Pairwise all-to-all.
 
-Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.6; Bruck et al. 1997 (IEEE TPDS 8:11) sec. 3.
+Source: Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.3; Bruck et al. 1997 (IEEE TPDS 8:11) sec. 3.
 
     step k = 1 .. n - 1: rank r sends block r + k to r + k and takes what comes from r - k as block r - k
 

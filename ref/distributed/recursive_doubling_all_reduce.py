@@ -4,8 +4,8 @@ Source: Thakur, Rabenseifner & Gropp 2005, Optimization of collective communicat
 sec. 4.5.
 
     p = 2^floor(log2 n), e = n - p: of the first 2 e ranks each even one gives its array to its odd neighbour
-    the p that are left, numbered v in rank order: d = 1, 2, 4, .. p/2: v and v xor d exchange what they have, and combine
-    the odd ones give the result back
+    the p that are left are numbered v in rank order; d = 1, 2, 4, .. p/2: v and v xor d exchange what they have, and
+    combine; at last the odd ones give the result back
 
     bytes of all ranks (p log2 p + 2 e) S, messages p log2 p + 2 e
     time (log2 p) (alpha + S beta + S gamma)          n = p

@@ -22,7 +22,7 @@ space = world_space(
     kills=["one_step", "off_by_one_block", "remainder_dropped", "in_half_the_bits"],
 )  # fmt: skip
 def the_blocks_in_rank_order(impl, c, expect):
-    "The rows of rank 0, then those of rank 1, .., bit by bit on every rank; `length` may be left out when all are equal."
+    "The rows of rank 0, then of rank 1, .., bit by bit on every rank; `length` may be left out when all are equal."
     wanted = np.concatenate(c.x)
     for length in (c.L, None) if c.L % c.n == 0 else (c.L,):
         out = impl(c.replace(length=length))

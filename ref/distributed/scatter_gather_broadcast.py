@@ -1,6 +1,7 @@
 """Scatter and all-gather broadcast.
 
-Source: van de Geijn 1991; Thakur, Rabenseifner & Gropp 2005 (IJHPCA 19:1) sec. 4.2, for long messages.
+Source: Barnett et al. 1994, Interprocessor collective communication library (SHPCC); Thakur, Rabenseifner & Gropp 2005
+(IJHPCA 19:1) sec. 4.2, for long messages.
 
     v = (r - root) mod n; the root's array in n chunks, chunk v for place v
     scatter down the binomial tree: v + m gets the chunks of the places v + m .. v + 2 m - 1 from v

@@ -29,8 +29,8 @@ def everyone_has_the_array_of_the_root(impl, c, expect):
     kills=["whole_array_down_the_tree", "empty_chunks_skipped"], passes_null=["wrong_dtype"],
 )  # fmt: skip
 def bytes_and_messages_are_the_formula(impl, c, expect):
-    """Place v sends the chunks of places v + m .. v + 2 m - 1 for its children v + m, and all chunks but v + 1 around the
-    ring."""
+    """Place v sends the chunks of places v + m .. v + 2 m - 1 for its children v + m, and all chunks but v + 1 around
+    the ring."""
     size = sizes(c)
 
     def children(r):

@@ -1,9 +1,9 @@
 """Segmented ring all-reduce: the ring, its chunks cut into segments that follow each other.
 
-Source: Patarasuk & Yuan 2009 (JPDC 69:2) sec. 4 for the ring; Barnett et al. 1993 (TR-93-31) and NCCL for the pipeline.
+Source: Patarasuk & Yuan 2009 (JPDC 69:2) sec. 4 for the ring; the pipeline of slices is that of NCCL's rings.
 
-    the messages of `ring_all_reduce`, each in m segments, m = ceil(max_i c_i / segment); segment j of a chunk is sent on
-    as soon as it has been combined, while segment j + 1 is on its way
+    the messages of `ring_all_reduce`, each in m segments, m = ceil(max_i c_i / segment); segment j of a chunk is sent
+    on as soon as it has been combined, while segment j + 1 is on its way
 
     rank r sends 2 S - c_{r+1} - c_{r+2} bytes in 2 (n - 1) m messages
 

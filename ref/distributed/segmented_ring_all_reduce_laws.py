@@ -19,7 +19,8 @@ def pieces(c):
 
 space = world_space(
     ID, op=OPS, segment=choose(8, 16, 24, 1 << 18),
-    flags={"several": Flag(lambda c: c.n > 1 and pieces(c) > 1, {"n": choose(2, 3, 4), "L": choose(13, 23), "segment": choose(16, 24)})},
+    flags={"several": Flag(lambda c: c.n > 1 and pieces(c) > 1,
+                           {"n": choose(2, 3, 4), "L": choose(13, 23), "segment": choose(16, 24)})},
 )  # fmt: skip
 sums = space.where(op="sum")
 
