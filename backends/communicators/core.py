@@ -81,9 +81,13 @@ class Traffic:
 
     def add(self, count):
         """Add a whole `Count`."""
+        messages_sent, bytes_sent, messages_received, bytes_received, bytes_combined = count
         while self is not None:
-            for name, n in zip(Count._fields, count, strict=True):
-                setattr(self, name, getattr(self, name) + n)
+            self.messages_sent += messages_sent
+            self.bytes_sent += bytes_sent
+            self.messages_received += messages_received
+            self.bytes_received += bytes_received
+            self.bytes_combined += bytes_combined
             self = self.parent
 
     def count(self):

@@ -113,7 +113,8 @@ class Plan:
         recorder = Recorder(comm.rank, comm.size, comm.name)
         self.result = function(recorder, *arrays, **options)
         self.comm, self.call, self.count = comm, recorder.call or function, recorder.traffic.count()
-        self._requests, self._work, self._at = {}, [], None
+        self._requests, self._at = {}, None
+        self._do, self._ask = [], []  # the steps, and what a step waits for
         base, comm.base = comm.base, comm.next_base()
         try:
             for step in recorder.steps:
@@ -123,7 +124,8 @@ class Plan:
         weakref.finalize(self, _free, self._requests)
 
     def _add(self, step):
-        """Append (callable, what to ask first or None)."""
+        """Append a step as a callable, with what to ask before it can be done without waiting."""
+        ask = None
         if step.kind in ("send", "recv"):
             group, tag = step.channel
             if group or tag >= 8:
@@ -131,27 +133,31 @@ class Plan:
             init = self.comm._send_init if step.kind == "send" else self.comm._recv_init
             request = init(step.arrays[0], step.peer, self.comm.base + tag)
             self._requests[step.message] = request
-            self._work.append((request.start, None))
+            do = request.start
         elif step.kind == "wait":
             request = self._requests[step.message]
-            self._work.append((request.wait, request.test))
+            do, ask = request.wait, request.test
         elif step.kind == "combine":
             ufunc = OPS[step.op] if isinstance(step.op, str) else step.op
             left, right, out = step.arrays
-            self._work.append((partial(ufunc, left, right, out=out), None))
+            do = partial(ufunc, left, right, out=out)
         elif step.kind == "copy":
             source, out = step.arrays
-            self._work.append((partial(np.copyto, out, source), None))
+            do = partial(np.copyto, out, source)
+        else:
+            return
+        self._do.append(do)
+        self._ask.append(ask)
 
     def __call__(self):
         """Run it; returns `result`."""
-        self.start(move=False)
-        for work, _ in self._work:
-            work()
+        self._begin()
+        for do in self._do:
+            do()
         self._at = None
         return self.result
 
-    def start(self, *, move=True):
+    def start(self):
         """Begin a run; the arrays are the plan's until `wait`.
 
         Raises
@@ -159,24 +165,25 @@ class Plan:
         RuntimeError
             It is under way, or freed.
         """
-        if self._at is not None or self._work is None:
-            raise RuntimeError(f"plan {self.call}: " + ("freed" if self._work is None else "it is already under way"))
+        self._begin()
+        self.progress()
+
+    def _begin(self):
+        if self._at is not None or self._do is None:
+            raise RuntimeError(f"plan {self.call}: " + ("freed" if self._do is None else "it is already under way"))
         self._at = 0
         self.comm.begin(self.call)
         self.comm.traffic.add(self.count)
-        if move:
-            self.progress()
 
     def progress(self):
         """Go on as far as no message must be waited for; whether the run is complete."""
         if self._at is None:
             return True
-        work = self._work
-        while self._at < len(work):
-            do, ask = work[self._at]
+        while self._at < len(self._do):
+            ask = self._ask[self._at]
             if ask is not None and not ask():
                 return False
-            do()
+            self._do[self._at]()
             self._at += 1
         return True
 
@@ -184,7 +191,7 @@ class Plan:
         """Complete the run that was started; returns `result`."""
         if self._at is None:
             raise RuntimeError(f"plan {self.call}: not started")
-        for do, _ in self._work[self._at :]:
+        for do in self._do[self._at :]:
             do()
         self._at = None
         return self.result
@@ -192,7 +199,7 @@ class Plan:
     def free(self):
         """Give the persistent requests back (those of a run under way cannot be); the plan is of no use afterwards."""
         _free(self._requests, () if self._at is None else self._requests)
-        self._work, self._at = None, None
+        self._do, self._at = None, None
 
 
 def _free(requests, kept=()):

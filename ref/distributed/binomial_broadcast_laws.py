@@ -30,6 +30,7 @@ def everyone_has_the_array_of_the_root(impl, c, expect):
 )  # fmt: skip
 def messages_are_the_tree(impl, c, expect):
     "Place v sends S to v + m for every power of two m below its lowest set bit with v + m < n; n - 1 messages in all."
+
     def messages(r):
         v = (r - c.root) % c.n
         lowest = v & -v if v else c.n

@@ -136,6 +136,7 @@ def folds_from_the_last(comm, x, *, op="sum", out=None):
 @collective
 def folds_a_tree(comm, x, *, op="sum", out=None):
     "Neighbours first, then pairs of pairs."
+
     def add(part, own):
         while len(part) > 1:
             for a, b in zip(part[::2], part[1::2], strict=False):

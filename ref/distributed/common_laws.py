@@ -191,6 +191,24 @@ def check_plan(impl, c, expect, same=None):
     (same or expect.same)(impl(planned(c)), impl(c), "what the plan gives")
 
 
+def whole(x):
+    """Small integers, whatever was drawn: sums are exact in any order."""
+    return [np.clip(np.round(np.asarray(a, np.float64)), -3, 3).astype(a.dtype) for a in x]
+
+
+def check_adjoint(impl, c, expect, y, dx):
+    """sum_r <g_r, y_r> = sum_r <dx_r, x_r>, exactly."""
+    inner = lambda a, b: sum(float(np.sum(np.multiply(p, q, dtype=np.float64))) for p, q in zip(a, b, strict=True))  # noqa: E731
+    expect.same(inner(c.g, y), inner(dx, c.x), "sum of <g, C x> = sum of <C^T g, x>")
+
+
+def exact(c):
+    """The case with whole numbers for x and g."""
+    x, g = whole(c.x), whole(c.g)
+    stack = lambda old, new: np.stack(new) if isinstance(old, np.ndarray) else new  # noqa: E731
+    return c.replace(x=stack(c.x, x), g=stack(c.g, g))
+
+
 def rows_of(draw, c, length, kind=None):
     """[rows of rank 0, ..]: chunk r of `length` elements."""
     whole = drawn(draw, (length,), kind or draw(choose("integers", "int64", "wild")))

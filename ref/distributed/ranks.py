@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import math
 
-from backends.communicators import OPS, bounds, chunks
+import numpy as np
+
+from autodiff import raw, vjp
+from backends.communicators import OPS, bounds, chunks, on_ranks
+from backends.communicators.collective import stacked
+
+# What cotangents are of: the sum of every rank's own loss, or one loss that all ranks compute alike.
+ADJOINTS = ("sum_of_losses", "one_loss")
 
 
 def working_copy(comm, function, x, out=None):
@@ -50,6 +57,12 @@ def check_root(function, comm, root):
         raise ValueError(f"{function}: root {root}; the communicator has ranks 0..{comm.size - 1}")
 
 
+def check_adjoint(function, adjoint):
+    """Raise unless `adjoint` names a convention."""
+    if adjoint not in ADJOINTS:
+        raise ValueError(f"{function}: adjoint {adjoint!r}; needed one of {', '.join(ADJOINTS)}")
+
+
 def combine_into(comm, op, mine, got, got_is_lower):
     """mine = op of the two, the partial result with the lower ranks in it on the left."""
     comm.combine(op, *((got, mine) if got_is_lower else (mine, got)), mine)
@@ -81,3 +94,44 @@ def gathered(comm, function, x, length, out):
     else:
         check_out(function, out, shape, x.dtype)
     return out, chunks(out, n)
+
+
+def on_tensors(*names):
+    """Decorator of f(comm, *arrays, **options) that takes Tensors: callable on a world, with a vjp there too.
+
+    Parameters
+    ----------
+    *names : str
+        The positional parameters that carry gradients, from the first one after comm on.
+
+    The vjp, vjp(g, world, *arrays, **options), runs forward and backward on every rank at once, rank r from g[r], and
+    gives the stacked cotangents in the order of the names: backward on one rank alone would wait for ever.
+    """
+
+    def decorate(function):
+        call = on_ranks(function)
+
+        def vjp_on_world(g, world, *arrays, **options):
+            def program(comm):
+                return _pulled(function, comm, g, arrays, len(names), options)
+
+            found = zip(arrays, zip(*world.run(program), strict=True), strict=False)
+            return tuple(stacked(list(c)) if isinstance(a, np.ndarray) else list(c) for a, c in found)
+
+        call.vjp = vjp_on_world
+        return call
+
+    return decorate
+
+
+def _pulled(function, comm, g, arrays, count, options):
+    """Cotangents of the first `count` arrays on this rank."""
+    r = comm.rank
+    mine = [a if a is None else a[r] for a in arrays]
+
+    def of_differentiable(*values):
+        return function(comm, *values, *mine[count:], **options)
+
+    out, pull = vjp(of_differentiable, *mine[:count])
+    g = tuple(part[r] for part in g) if isinstance(out, tuple) else g[r]
+    return tuple(np.asarray(raw(c)) for c in pull(g))
