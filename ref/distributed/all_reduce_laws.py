@@ -43,7 +43,7 @@ def is_the_exact_reduction(impl, c, expect):
     common.check_exact(impl, c, expect)
 
 
-@law(ID, "L2", given=named.reach("many"), kills=["name_ignored"], passes_null=["wrong_dtype"])
+@law(ID, "L2", given=named.reach("many"), kills=["name_ignored"])
 def has_the_bits_of_the_algorithm(impl, c, expect):
     "Rings fold chunk j from rank j on, doubling the balanced tree, canonical in rank order; to the bit, on every rank."
     name, cut = pick(c), cuts(c.L, c.n)
@@ -73,7 +73,7 @@ def messages_are_those_of_the_algorithm(impl, c, expect):
     expect.same(counts[-1].messages_sent, messages[pick(c)], f"messages of the last rank in {pick(c)}")
 
 
-@law(ID, "L4", needs=("plan",), given=space, kills=["combines_by_itself"], passes_null=[*NUMBERS, "wrong_dtype"])
+@law(ID, "L4", needs=("plan",), given=space, kills=["combines_by_itself"], passes_null=[*NUMBERS])
 def a_plan_gives_the_same(impl, c, expect):
     "A plan made on other numbers gives the bits of the call."
     common.check_plan(impl, c, expect)

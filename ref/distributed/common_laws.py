@@ -43,6 +43,7 @@ UFUNCS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minim
 PYTHON = {"sum": sum, "prod": math.prod, "max": max, "min": min}
 OPS = choose("sum", "prod", "max", "min")
 NUMBERS = ("zeros", "constant", "identity")  # the nulls that a comparison of an implementation with itself passes
+SPOILT = ("zeros", "constant", "nan", "wrong_dtype")  # those that do the work, and spoil it after: of a `:tree`
 
 
 def world(draw, c):
@@ -198,8 +199,16 @@ def whole(x):
 
 def check_adjoint(impl, c, expect, y, dx):
     """sum_r <g_r, y_r> = sum_r <dx_r, x_r>, exactly."""
-    inner = lambda a, b: sum(float(np.sum(np.multiply(p, q, dtype=np.float64))) for p, q in zip(a, b, strict=True))  # noqa: E731
-    expect.same(inner(c.g, y), inner(dx, c.x), "sum of <g, C x> = sum of <C^T g, x>")
+
+    def inner(a, b, what):
+        total = 0.0
+        for p, q in zip(a, b, strict=True):
+            p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+            expect.holds(p.shape == q.shape, f"{what} has shape {q.shape}, wanted {p.shape}")
+            total += float(np.sum(p * q))
+        return total
+
+    expect.same(inner(c.g, y, "C x"), inner(c.x, dx, "C^T g"), "sum of <g, C x> = sum of <C^T g, x>")
 
 
 def exact(c):
@@ -207,6 +216,20 @@ def exact(c):
     x, g = whole(c.x), whole(c.g)
     stack = lambda old, new: np.stack(new) if isinstance(old, np.ndarray) else new  # noqa: E731
     return c.replace(x=stack(c.x, x), g=stack(c.g, g))
+
+
+def by_rank(out, c, expect):
+    """The results of the ranks as a list, once there is one of each."""
+    many = isinstance(out, list | tuple) or (isinstance(out, np.ndarray) and out.ndim > 0)
+    expect.holds(many and len(out) == c.n, f"{c.n} results, {len(out) if many else 'none'} came")
+    return list(out)
+
+
+def check_plan_by_rank(impl, c, expect):
+    """`check_plan` where the ranks' results have shapes of their own."""
+    found, wanted = (by_rank(impl(case), c, expect) for case in (planned(c), c))
+    for r in range(c.n):
+        expect.same(found[r], wanted[r], f"what the plan gives rank {r}")
 
 
 def rows_of(draw, c, length, kind=None):

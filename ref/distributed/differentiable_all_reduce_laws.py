@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ref.distributed import common_laws as common
-from ref.distributed.common_laws import NUMBERS, numbers, of, world_space
+from ref.distributed.common_laws import numbers, of, world_space
 from ref.spec import law, mutant
 from ref.spec.cases import choose
 

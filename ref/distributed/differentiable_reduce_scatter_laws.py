@@ -23,9 +23,10 @@ space = world_space(
 def rank_r_has_its_rows_of_the_sum(impl, c, expect):
     "Small integers: y_r = rows L r // n .. L (r + 1) // n of the sum, exactly."
     c = common.exact(c)
-    y, total, cut = impl(c), c.x.sum(0), cuts(c.L, c.n)
+    y, total, cut = common.by_rank(impl(c), c, expect), c.x.sum(0), cuts(c.L, c.n)
     for r in range(c.n):
         expect.same(y[r], total[cut[r] : cut[r + 1]], f"y of rank {r}")
+        expect.holds(y[r].dtype == c.x.dtype, f"y has x's dtype {c.x.dtype}, it has {y[r].dtype}")
 
 
 @law(
@@ -37,7 +38,7 @@ def adjoint_is_the_all_gather(impl, c, expect):
     c = common.exact(c)
     dx = impl.vjp(c, c.g)["x"]
     expect.same(dx, np.broadcast_to(np.concatenate(c.g), c.x.shape), "dx")
-    common.check_adjoint(impl, c, expect, impl(c), dx)
+    common.check_adjoint(impl, c, expect, common.by_rank(impl(c), c, expect), dx)
 
 
 # Mutants: plain NumPy on all ranks' arrays at once -----------------------------------------------------

@@ -36,7 +36,6 @@ def everyone_learns_the_latest_arrival(impl, c, expect):
 
 @law(
     ID, "L2", closed_form=True, given=space.reach("alone", "odd"), kills=["through_rank_0"],
-    passes_null=["wrong_dtype"],
 )  # fmt: skip
 def bytes_and_messages_are_the_formula(impl, c, expect):
     "ceil(log2 n) messages of one number a rank."

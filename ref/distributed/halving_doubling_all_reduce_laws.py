@@ -23,7 +23,7 @@ def is_the_exact_reduction(impl, c, expect):
     common.check_exact(impl, c, expect)
 
 
-@law(ID, "L2", given=space.reach("odd"), kills=["far_ones_first", "sums_in_half_the_bits"], passes_null=["wrong_dtype"])
+@law(ID, "L2", given=space.reach("odd"), kills=["far_ones_first", "sums_in_half_the_bits"])
 def is_the_balanced_tree(impl, c, expect):
     "The first 2 e arrays in pairs, then the balanced tree over the p in rank order, to the bit, on every rank."
     expect.same(impl(c), np.broadcast_to(tree(c.op, list(c.x)), c.x.shape))
@@ -57,7 +57,6 @@ def bytes_and_messages_are_the_formula(impl, c, expect):
 
 @law(
     ID, "L4", closed_form=True, dtypes=EXACT, given=sums.reach("odd"), kills=["own_on_the_left", "far_ones_first"],
-    passes_null=["wrong_dtype"],
 )  # fmt: skip
 def order_of_ranks_is_kept(impl, c, expect):
     "An op that does not commute: writing one number after the other, rank r holding the digit r + 1, gives 12..n."

@@ -25,7 +25,6 @@ def is_the_exact_reduction(impl, c, expect):
 
 @law(
     ID, "L2", given=space.reach("odd"), kills=["last_ranks_folded", "sums_in_half_the_bits"],
-    passes_null=["wrong_dtype"],
 )  # fmt: skip
 def is_the_balanced_tree(impl, c, expect):
     "The first 2 e arrays in pairs, then the balanced tree over the p in rank order, to the bit, on every rank."
@@ -46,7 +45,6 @@ def bytes_and_messages_are_the_formula(impl, c, expect):
 
 @law(
     ID, "L4", closed_form=True, dtypes=EXACT, given=sums.reach("odd"), kills=["own_on_the_left", "last_ranks_folded"],
-    passes_null=["wrong_dtype"],
 )  # fmt: skip
 def order_of_ranks_is_kept(impl, c, expect):
     "An op that does not commute: writing one number after the other, rank r holding the digit r + 1, gives 12..n."
@@ -54,7 +52,7 @@ def order_of_ranks_is_kept(impl, c, expect):
 
 
 @law(
-    ID, "L5", needs=("plan",), given=space, kills=["combines_by_itself"], passes_null=[*NUMBERS, "wrong_dtype"],
+    ID, "L5", needs=("plan",), given=space, kills=["combines_by_itself"], passes_null=[*NUMBERS],
 )  # fmt: skip
 def a_plan_gives_the_same(impl, c, expect):
     "A plan made on other numbers gives the bits of the call."

@@ -25,7 +25,6 @@ def is_the_exact_reduction(impl, c, expect):
 
 @law(
     ID, "L2", given=space.reach("uneven", "many"), kills=["folds_from_its_own_rank", "sums_in_half_the_bits"],
-    passes_null=["wrong_dtype"],
 )  # fmt: skip
 def folds_around_the_ring(impl, c, expect):
     "Chunk j is x_j op x_{j+1} op .. around the ring, to the bit, the same on every rank."
@@ -49,7 +48,7 @@ def bytes_and_messages_are_the_formula(impl, c, expect):
 
 
 @law(
-    ID, "L4", closed_form=True, given=sums.reach("many"), kills=["wrong_operand_order"], passes_null=["wrong_dtype"],
+    ID, "L4", closed_form=True, given=sums.reach("many"), kills=["wrong_operand_order"],
 )  # fmt: skip
 def lowest_rank_stands_left(impl, c, expect):
     "With op(l, r) = l the result is the array of rank 0."

@@ -36,7 +36,6 @@ def is_the_exact_reduction(impl, c, expect):
 
 @law(
     ID, "L2", given=space.reach("uneven", "several"), kills=["sums_in_half_the_bits", "one_buffer"],
-    passes_null=["wrong_dtype"],
 )  # fmt: skip
 def has_the_bits_of_the_ring(impl, c, expect):
     "Chunk j is x_j op x_{j+1} op .. around the ring, to the bit, whatever the segments."
@@ -60,7 +59,7 @@ def bytes_and_messages_are_the_formula(impl, c, expect):
 
 
 @law(
-    ID, "L4", closed_form=True, given=sums.reach("many"), kills=["wrong_operand_order"], passes_null=["wrong_dtype"],
+    ID, "L4", closed_form=True, given=sums.reach("many"), kills=["wrong_operand_order"],
 )  # fmt: skip
 def lowest_rank_stands_left(impl, c, expect):
     "With op(l, r) = l the result is the array of rank 0."
@@ -69,8 +68,7 @@ def lowest_rank_stands_left(impl, c, expect):
 
 
 @law(
-    ID, "L5", needs=("plan",), given=space.reach("several"), kills=["combines_by_itself"],
-    passes_null=[*NUMBERS, "wrong_dtype"],
+    ID, "L5", needs=("plan",), given=space.reach("several"), kills=["combines_by_itself"], passes_null=[*NUMBERS],
 )  # fmt: skip
 def a_plan_gives_the_same(impl, c, expect):
     "A plan made on other numbers gives the bits of the call."
