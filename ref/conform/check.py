@@ -122,6 +122,8 @@ def as_target(spec, path, *, grads=False):
     """
     module, function = load_target(path)
     vjp = getattr(function, "vjp", None) or getattr(module, f"{path.partition(':')[2]}_vjp", None)
+    lift = getattr(spec.function, "lift", None)  # what one rank does, made a function of all ranks' arrays
+    function = function if lift is None else lift(function)
     try:
         lacks = lacks_of(spec, function)
     except TypeError as error:
@@ -297,7 +299,8 @@ def five_lines(finding, path):
 def _imports(case):
     """Import lines for the classes and rules that the case's literals name."""
     text = ""
-    classes = {type(v) for v in case._fields.values() if hasattr(v, "_fields")}
+    values = case._fields.values()
+    classes = {type(v) for v in values if hasattr(v, "_fields") or type(v).__module__.startswith("backends.")}
     for cls in sorted(classes, key=lambda x: x.__name__):
         text += f"; from {cls.__module__} import {cls.__name__}"
     if any(name in repr(v) for v in case._fields.values() if hasattr(v, "tile") for name in ("causal", "window")):

@@ -38,7 +38,9 @@ class Target(NamedTuple):
     limit: float | None = None
 
     def offers(self, need):
-        """Whether it can give "vjp", "jvp" or "hvp"."""
+        """Whether it can give "vjp", "jvp" or "hvp"; "plan": it works through our communicator alone."""
+        if need == "plan":
+            return not self.foreign
         return self.differentiable or (need == "vjp" and self.vjp is not None)
 
 
@@ -345,7 +347,7 @@ def _snapshot(fields):
 
 def own(spec):
     """The project's own implementation of a spec as a Target."""
-    return Target(spec.id, spec.function)
+    return Target(spec.id, spec.function, getattr(spec.function, "vjp", None))
 
 
 def of_mutant(mutant):

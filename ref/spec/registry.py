@@ -21,7 +21,7 @@ from ref.spec.signature import Signature, parse
 _SPECS: dict[str, Spec] = {}
 _IDS: dict[int, str] = {}
 FLOORS_BELOW = ("backends", "autodiff")
-_GUARDED_NEEDS = ("vjp", "jvp", "hvp")
+_GUARDED_NEEDS = ("vjp", "jvp", "hvp", "plan")
 
 
 class UnknownId(LookupError):
@@ -33,9 +33,9 @@ class Law:
     """A property that every implementation of an algorithm has.
 
     `run(impl, case, expect)` calls the implementation on the case and states what must hold. `needs` names
-    what the implementation must offer besides the call ("vjp", "jvp", "hvp"). `kills` names the mutants it
-    must catch, `passes_null` the null implementations that obey it by nature. A law that kills nothing is
-    labelled `documentation`.
+    what the implementation must offer besides the call ("vjp", "jvp", "hvp"; "plan" for collectives).
+    `kills` names the mutants it must catch, `passes_null` the null implementations that obey it by nature.
+    A law that kills nothing is labelled `documentation`.
     """
 
     id: str

@@ -1,0 +1,1 @@
+"""Collectives over send and receive, and what is built on them."""
