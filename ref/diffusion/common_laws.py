@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 from hypothesis import strategies as st
 
+import autodiff
 import backends
 from ref.spec import bounds
 from ref.spec.cases import choose, rng
@@ -262,3 +264,60 @@ def shaped_noise(draws, kind="normal"):
 def order_of(errors, ratio=2.0):
     """The order that the last two errors show, the step having been divided by `ratio` between them."""
     return math.log(abs(errors[-2]) / abs(errors[-1])) / math.log(ratio)
+
+
+# Scores whose Jacobians are known --------------------------------------------------------------------
+
+
+def constant(values, x):
+    """An array as a constant of the backend and dtype of x, which may be a Tensor."""
+    data = autodiff.raw(x)
+    return backends.namespace(data).from_numpy(np.asarray(values, dtype_of(data)))
+
+
+class Net:
+    """s(x) = V tanh(W x): no symmetric Jacobian, no linear divergence."""
+
+    def __init__(self, d, hidden, seed):
+        g = np.random.default_rng(seed)
+        self.W, self.V = g.integers(-4, 5, (hidden, d)) / 4, g.integers(-4, 5, (d, hidden)) / 4
+
+    def __call__(self, x, *_):
+        return autodiff.namespace(x).tanh(x @ constant(self.W.T, x)) @ constant(self.V.T, x)
+
+    def value(self, x):
+        return np.tanh(np.asarray(x, np.float64) @ self.W.T) @ self.V.T
+
+    def jacobian(self, x):
+        """J[*B d d]."""
+        h = np.tanh(np.asarray(x, np.float64) @ self.W.T)
+        return (self.V * (1 - h * h)[..., None, :]) @ self.W
+
+    def slope_of_the_form(self, x, u, v):
+        """d (u^T J v) / dx."""
+        h = np.tanh(np.asarray(x, np.float64) @ self.W.T)
+        return (-2 * h * (1 - h * h) * (u @ self.V) * (v @ self.W.T)) @ self.W
+
+    def slope_of_the_trace(self, x):
+        return sum(self.slope_of_the_form(x, e, e) for e in np.eye(self.W.shape[1]))
+
+
+class Linear:
+    """s(x) = -L (x - m)."""
+
+    def __init__(self, L, m):
+        self.L, self.m = np.asarray(L, np.float64), np.asarray(m, np.float64)
+
+    def __call__(self, x, *_):
+        return (x - constant(self.m, x)) @ constant(-self.L.T, x)
+
+    def value(self, x):
+        return -(np.asarray(x, np.float64) - self.m) @ self.L.T
+
+    def jacobian(self, x):
+        return np.broadcast_to(-self.L, (*np.shape(x), self.L.shape[0]))
+
+
+def signs(d):
+    """All 2^d vectors of +-1."""
+    return np.array(list(itertools.product((1.0, -1.0), repeat=d))).reshape(2**d, d)
