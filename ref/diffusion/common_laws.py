@@ -169,7 +169,7 @@ def gaussian(kernel, mean, variance, prediction):
 # The response of a sampler whose model is affine -----------------------------------------------------
 
 
-def response(impl, c, expect, draws, model, calls=None, **fields):
+def response(impl, c, expect, draws, model, calls=None, argument="model", **fields):
     """How a sampler answers x = 0, x = 1 and each of `draws` unit draws, in one batch; it calls the model `calls` times.
 
     Returns (states, output): `states` is [(t, offset, gain, weights of the draws)] at every call of the model, `output`
@@ -181,7 +181,7 @@ def response(impl, c, expect, draws, model, calls=None, **fields):
     x[1] = 1
     noise = np.zeros((draws, n), c.dtype)
     noise[np.arange(draws), 2 + np.arange(draws)] = 1
-    out = impl(c.replace(x=x, noise=noise if "noise" in c else None, B=(n,), model=recorder, **fields))
+    out = impl(c.replace(x=x, noise=noise if "noise" in c else None, B=(n,), **{argument: recorder}, **fields))
 
     if calls is not None:
         recorder.called(expect, calls)
@@ -202,7 +202,7 @@ def moments(parts, mean, variance):
 # Prescribed outputs ----------------------------------------------------------------------------------
 
 
-def follow(impl, c, expect, table, wide=1.0):
+def follow(impl, c, expect, table, wide=1.0, argument="model"):
     """The sampler against x' = A x + B m + C l + c z, m told in advance: every state and every t.
 
     `table` holds rows (t, A, B, C, c, at_x, at_last); shorter ones are filled with 0, 0, 1, 0. The case's `outputs` are
@@ -211,7 +211,7 @@ def follow(impl, c, expect, table, wide=1.0):
     rows = [(*row, *(0.0, 0.0, 0.0, 1.0, 0.0)[len(row) - 2 :]) for row in table]
     outputs = [np.asarray(o, c.dtype) for o in c.outputs]
     recorder = telling(outputs)
-    out = impl(c.replace(model=recorder))
+    out = impl(c.replace(**{argument: recorder}))
     x = np.asarray(c.x, np.float64)
     last, error, k, drawn = np.zeros_like(x), np.zeros_like(x), 0, 0
     recorder.called(expect, sum(r[0] is not None for r in rows))
