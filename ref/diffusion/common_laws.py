@@ -321,3 +321,50 @@ class Linear:
 def signs(d):
     """All 2^d vectors of +-1."""
     return np.array(list(itertools.product((1.0, -1.0), repeat=d))).reshape(2**d, d)
+
+
+# SDEs ------------------------------------------------------------------------------------------------
+
+
+def plain_vp(t, low=0.1, high=20.0):
+    """(drift, diffusion, scale, std) of VP with a linear beta, by Python's math."""
+    beta, area = low + t * (high - low), low * t + (high - low) * t * t / 2
+    return -beta / 2, math.sqrt(beta), math.exp(-area / 2), math.sqrt(1 - math.exp(-area))
+
+
+def plain_ve(t, low=0.01, high=50.0):
+    """The same of VE, sigma(0)^2 not subtracted."""
+    sigma = low * (high / low) ** t
+    return 0.0, sigma * math.sqrt(2 * math.log(high / low)), 1.0, sigma
+
+
+def plain_sub_vp(t, low=0.1, high=20.0):
+    """The same of sub-VP."""
+    f, g, a, b = plain_vp(t, low, high)
+    return f, g * math.sqrt(1 - a**4), a, b * b
+
+
+def at_times(impl, c, times):
+    """The four coefficients at the times, in float64."""
+    times = np.asarray(times, np.float64)
+    return [np.asarray(v, np.float64) for v in impl(c.replace(t=times, B=times.shape))]
+
+
+def moment_equations(impl, c, expect, times, h):
+    """d scale / dt = f scale and d std^2 / dt = 2 f std^2 + g^2, by differences of the fourth order at step h."""
+    times = np.asarray(times, np.float64)
+    f, g, a, b = at_times(impl, c, times)
+    expect.holds(bool(np.all(a > 0) and np.all(b > 0)), "scale and std are positive inside")
+    stencil = [(-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12)]
+    slopes = [0.0, 0.0]
+    for k, weight in stencil:
+        _, _, scale, std = at_times(impl, c, times + k * h)
+        slopes = [s + weight / h * y for s, y in zip(slopes, (scale, std**2), strict=True)]
+    # The stencil's error is h^4 y^(5) / 30; derivatives grow by at most (|f| + g^2 / b^2 + 2) each.
+    rate = 2 * np.abs(f) + g**2 / b**2 + np.abs(f[-1]) / 2 + 4
+    for name, found, wanted, size in (
+        ("scale", slopes[0], f * a, a),
+        ("variance", slopes[1], 2 * f * b**2 + g**2, b**2),
+    ):  # fmt: skip
+        limit = size * (h**4 * rate**5 / 30 + 40 * 2.0**-53 / h) + 1e-12 * np.abs(wanted)
+        expect(found, wanted, limit, f"d {name} / dt", scale=np.max(limit) * 4 + np.max(np.abs(wanted)))
