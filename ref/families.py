@@ -1,3 +1,15 @@
 """The order of the families: each imports only from those that stand before it."""
 
-FAMILIES = ("nn", "losses", "attention", "optim", "training", "models", "distributed")
+FAMILIES = (
+    "nn",
+    "losses",
+    "attention",
+    "optim",
+    "training",
+    "mdp",
+    "models",
+    "density",
+    "diffusion",
+    "distributed",
+    "rl",
+)

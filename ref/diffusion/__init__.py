@@ -1,0 +1,1 @@
+"""Diffusion, score matching, SDEs and their samplers: plain functions of a `model(x, t)`."""
