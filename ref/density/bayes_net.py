@@ -28,9 +28,7 @@ from ref.density.topological_order import check_parents, order_of
 from ref.spec import bind, spec
 
 
-@spec(
-    "density.bayes_net", "x:int[*B n], parents:tree, tables:tree -> [*B]", backends=("numpy",), infinite=True
-)
+@spec("density.bayes_net", "x:int[*B n], parents:tree, tables:tree -> [*B]", backends=("numpy",), infinite=True)
 def bayes_net(x, parents, tables):
     """Log-probability of assignments to all nodes of a Bayes net.
 

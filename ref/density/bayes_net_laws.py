@@ -156,6 +156,7 @@ def parents_ignored(x, parents, tables):
 @mutant(ID, default_case=default)
 def own_state_last(x, parents, tables):
     "The node's own state looked up along the last axis: another library's orientation."
+
     def entry(i, x, each, t):
         at = (*each, i)
         return t[tuple(np.minimum(x[..., j], n - 1) for j, n in zip(at, t.shape, strict=True))]
@@ -166,6 +167,7 @@ def own_state_last(x, parents, tables):
 @mutant(ID, default_case=symmetric)
 def parents_reversed(x, parents, tables):
     "The axes of the parents in the reverse order."
+
     def entry(i, x, each, t):
         at = (i, *each[::-1])
         return t[tuple(np.minimum(x[..., j], n - 1) for j, n in zip(at, t.shape, strict=True))]
@@ -176,6 +178,7 @@ def parents_reversed(x, parents, tables):
 @mutant(ID, default_case=symmetric)
 def rows_for_columns(x, parents, tables):
     "The node's own state looked up along the first parent's axis."
+
     def entry(i, x, each, t):
         at = (each[0], i, *each[1:]) if each else (i,)
         return t[tuple(np.minimum(x[..., j], n - 1) for j, n in zip(at, t.shape, strict=True))]
@@ -186,6 +189,7 @@ def rows_for_columns(x, parents, tables):
 @mutant(ID, default_case=symmetric)
 def parents_sorted(x, parents, tables):
     "Parents in rising order, whatever order the net names them in."
+
     def entry(i, x, each, t):
         at = (i, *sorted(each))
         return t[tuple(np.minimum(x[..., j], n - 1) for j, n in zip(at, t.shape, strict=True))]

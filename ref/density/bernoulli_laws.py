@@ -77,7 +77,9 @@ def gradient_is_the_surprise(impl, c, expect):
     x, z = f64(c, "x", "logits")
     g = cotangent(c, c.B)
     wanted = g.astype(np.float64)[..., None] * (x - sigmoid(z))
-    expect(impl.vjp(c, g)["logits"], wanted, roundings(c, 16, np.broadcast_to(np.abs(g)[..., None], x.shape)), scale=1.0)
+    expect(
+        impl.vjp(c, g)["logits"], wanted, roundings(c, 16, np.broadcast_to(np.abs(g)[..., None], x.shape)), scale=1.0
+    )
 
 
 # Mutants ---------------------------------------------------------------------------------------------

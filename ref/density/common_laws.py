@@ -33,6 +33,12 @@ def cotangent(c, shape):
     return np.cos(1.0 + np.arange(size)).reshape(shape).astype(c.dtype)
 
 
+def answer(expect, out, shape):
+    """The output, if it is an array of that shape."""
+    expect.holds(isinstance(out, np.ndarray) and out.shape == tuple(shape), f"the output must be an array of {shape}")
+    return out
+
+
 def roundings(c, n, magnitude):
     """`bounds.rounding` in the dtype of the case."""
     return bounds.rounding(n, magnitude, c.dtype)
@@ -106,9 +112,7 @@ def draw_states(draw, c):
 def draw_tables(draw, c, total=16):
     """tables[i][state, *states of the parents]: columns of sixteenths, some of them 0."""
     g = rng(draw)
-    return tuple(
-        columns(g, (c.states[i], *(c.states[p] for p in each)), total) for i, each in enumerate(c.parents)
-    )
+    return tuple(columns(g, (c.states[i], *(c.states[p] for p in each)), total) for i, each in enumerate(c.parents))
 
 
 def columns(g, shape, total):
