@@ -4,7 +4,8 @@ import numpy as np
 
 from bench.common import Case, Engine, Ratio, main
 
-# name: (x, w, options, largest ratio that meets the target); the transposed one takes w as [in, out, *K]
+# name: (x, w, options, largest ratio that meets the target); the transposed one takes w as [in, out, *K], the depthwise
+# one has no matrix product to gain by
 SHAPES = {
     "3x3, 64 channels, 16x16, batch 64": ((64, 64, 16, 16), (64, 64, 3, 3), {"padding": 1}, 2.2),
     "first layer": ((8, 3, 64, 64), (32, 3, 3, 3), {"padding": 1}, 2.2),
@@ -12,7 +13,7 @@ SHAPES = {
     "3x3, stride 2": ((8, 64, 28, 28), (128, 64, 3, 3), {"padding": 1, "stride": 2}, 2.2),
     "1x1, 256 to 64": ((8, 256, 14, 14), (64, 256, 1, 1), {}, 2.2),
     "5x5, dilation 2": ((4, 16, 40, 40), (32, 16, 5, 5), {"padding": 4, "dilation": 2}, 2.2),
-    "depthwise 3x3": ((8, 64, 28, 28), (64, 1, 3, 3), {"padding": 1, "groups": 64}, 6.0),  # a plane has no matrix product
+    "depthwise 3x3": ((8, 64, 28, 28), (64, 1, 3, 3), {"padding": 1, "groups": 64}, 6.0),
     "late layer": ((8, 256, 7, 7), (256, 256, 3, 3), {"padding": 1}, 2.2),
     "one line": ((8, 32, 1024), (64, 32, 5), {"padding": 2}, 2.2),
     "transposed 4x4": ((4, 64, 14, 14), (64, 32, 4, 4), {"padding": 1, "stride": 2, "transposed": True}, 2.2),

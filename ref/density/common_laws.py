@@ -136,3 +136,40 @@ def joint(parents, tables):
             p *= float(tables[i][(row[i], *(row[j] for j in each))])
         found[row] = p
     return found
+
+
+# Autoregressive models -------------------------------------------------------------------------------
+
+
+def autoregressive_flags():
+    """Edge classes of bit strings x[*B n]."""
+    return {
+        "rows": Flag(lambda c: len(c.B) == 2 and min(c.B) > 1 and c.n > 1, {"B": (2, 3), "n": dims(2, 5)}),
+        "some": Flag(lambda c: c.n > 0 and 0 not in c.B, {"n": dims(1, 5), "B": (2,)}),
+        "no_bits": Flag(lambda c: c.n == 0, {"n": 0}),
+    }
+
+
+def later_bits_change_nothing(impl, c, expect, order=None):
+    """Logits keep their bits when their own or a later bit is turned; `impl` gives (log_prob, logits).
+
+    order[i] is the place of bit i, i itself if not given.
+    """
+    place = np.arange(c.n) if order is None else np.asarray(order)
+    _, logits = impl(c)
+    for j in range(c.n):
+        turned = c.x.copy()
+        turned[..., j] = 1 - turned[..., j]
+        free = place <= place[j]
+        expect.same(impl(c.replace(x=turned))[1][..., free], logits[..., free], f"logits of the bits up to {j}")
+
+
+def later_bits_have_no_slope(impl, c, expect, order=None):
+    """d logit_i / d x_j = 0, exactly, for j = i and all that come later."""
+    place = np.arange(c.n) if order is None else np.asarray(order)
+    for i in range(c.n):
+        g = np.zeros(c.x.shape, c.dtype)
+        g[..., i] = 1 + np.arange(g[..., i].size).reshape(g.shape[:-1])
+        dx = impl.vjp(c, (np.zeros(c.B, c.dtype), g))["x"]
+        later = place >= place[i]
+        expect.same(dx[..., later], np.zeros(dx[..., later].shape), f"d logit {i} / d itself and later bits")
