@@ -173,3 +173,37 @@ def later_bits_have_no_slope(impl, c, expect, order=None):
         dx = impl.vjp(c, (np.zeros(c.B, c.dtype), g))["x"]
         later = place >= place[i]
         expect.same(dx[..., later], np.zeros(dx[..., later].shape), f"d logit {i} / d itself and later bits")
+
+
+def draw_degrees(draw, c):
+    """Degrees of n inputs in a random order and of hidden layers of the case's widths."""
+    g = rng(draw)
+    return (g.permutation(c.n) + 1, *(g.integers(1, max(c.n - 1, 1) + 1, w) for w in c.widths))
+
+
+def degree_fields(most=5, wide=5):
+    """Fields of a space over degrees."""
+    return {
+        "n": dims(1, most),
+        "widths": lambda draw, c: tuple(rng(draw).integers(1, wide + 1, draw(dims(0, 2).strategy(False))).tolist()),
+        "degrees": draw_degrees,
+    }
+
+
+def degree_flags():
+    """Edge classes of degrees."""
+
+    def complete(draw, c):
+        g = rng(draw)
+        return (g.permutation(c.n) + 1, *(g.permutation(c.n - 1) + 1 for _ in range(2)))
+
+    return {
+        "deep": Flag(lambda c: len(c.degrees) == 3 and c.n > 2, {"widths": (4, 3), "n": dims(3, 5)}),
+        "hidden": Flag(lambda c: len(c.degrees) > 1, {"widths": lambda draw, c: (draw(dims(1, 5).strategy(False)),)}),
+        "flat": Flag(lambda c: len(c.degrees) == 1 and c.n > 1, {"widths": (), "n": dims(2, 5)}),
+        "permuted": Flag(lambda c: c.degrees[0].tolist() != list(range(1, c.n + 1)) and len(c.degrees) > 1,
+                         {"n": dims(3, 5), "widths": (4,)}),
+        "every_degree": Flag(lambda c: len(c.degrees) > 1 and all(set(range(1, c.n)) <= set(d.tolist())
+                                                                  for d in c.degrees[1:]),
+                             {"n": dims(2, 5), "degrees": complete}),
+    }  # fmt: skip
