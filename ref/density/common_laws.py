@@ -207,3 +207,27 @@ def degree_flags():
                                                                   for d in c.degrees[1:]),
                              {"n": dims(2, 5), "degrees": complete}),
     }  # fmt: skip
+
+
+# Coupling layers -------------------------------------------------------------------------------------
+
+
+def coupling_params(draw, c):
+    """Parameters of one layer, near 1/2."""
+    g, n, H = rng(draw), c.n, c.H
+    shapes = {"hidden.weight": (H, n), "hidden.bias": (H,), "scale.weight": (n, H), "scale.bias": (n,),
+              "shift.weight": (n, H), "shift.bias": (n,)}  # fmt: skip
+    return {name: np.clip(np.round(g.standard_normal(s) * 8), -16, 16) / 16 for name, s in shapes.items()}
+
+
+def coupled(x, p, mask, inverse=False, *, read=lambda mask, x: np.where(mask, x, 0), act=np.tanh, back=None, there=None,
+            counted=lambda s, mask: np.where(mask, 0, s), give_scale=False, scale_is=None):  # fmt: skip
+    """(y, log det) of an affine coupling, with parts that an edit replaces."""
+    h = act(read(mask, x) @ p["hidden.weight"].T + p["hidden.bias"])
+    full = h @ p["scale.weight"].T + p["scale.bias"] if scale_is is None else scale_is
+    if give_scale:
+        return full
+    s, t = np.where(mask, 0, full), np.where(mask, 0, h @ p["shift.weight"].T + p["shift.bias"])
+    there, back = there or (lambda x, s, t: x * np.exp(s) + t), back or (lambda x, s, t: (x - t) * np.exp(-s))
+    log_det = counted(full, mask).sum(-1)
+    return (back(x, s, t), -log_det) if inverse else (there(x, s, t), log_det)
