@@ -100,8 +100,8 @@ def scale(c):
     kills=["mean_over_the_pixels", "divergence_added", "mean_over_the_code", "encoder_gives_log_std"],
 )  # fmt: skip
 def silent_decoder_is_the_divergence_alone(impl, c, expect):
-    """W_2 = 0: the decoder is p(x) = prod_i Bernoulli(b_i), so ELBO = log p(x) - KL(q || N(0, I)); and with W_4 = W_5 = 0
-    the code is the same for all x."""
+    """W_2 = 0: the decoder is p(x) = prod_i Bernoulli(b_i), so ELBO = log p(x) - KL(q || N(0, I)); and where W_4 = W_5
+    = 0 the code is the same for all x."""
     quiet = ("decoder.logits.weight", "encoder.mean.weight", "encoder.log_variance.weight")
     c = c.replace(params={n: np.zeros_like(a) if n in quiet else a for n, a in c.params.items()})
     p, x = wide(c), np.asarray(c.x, np.float64)
