@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ref.density.bayes_net import check_net
+from ref.density.bayes_net import check_net, check_nodes
 from ref.density.topological_order import order_of
 from ref.spec import bind, spec
 
@@ -57,7 +57,7 @@ def ancestral_sample(u, parents, tables):
            [0, 0]])
     """
     parents, tables = check_net("ancestral_sample", parents, tables)
-    bind("ancestral_sample", f"u[*B {len(parents)}]", u=u)
+    check_nodes("ancestral_sample", "u", bind("ancestral_sample", "u[*B n]", u=u)["n"], parents)
     outside = ~((u >= 0) & (u < 1))
     if outside.any():
         raise ValueError(f"ancestral_sample: u holds {u[outside].flat[0]:g}; needed numbers in [0, 1)")

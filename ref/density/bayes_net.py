@@ -60,8 +60,8 @@ def bayes_net(x, parents, tables):
     array([0.25 , 0.375])
     """
     parents, tables = check_net("bayes_net", parents, tables)
-    bind("bayes_net", f"x:int[*B {len(parents)}]", x=x)
-    check_states("bayes_net", x, tables)
+    check_nodes("bayes_net", "x", bind("bayes_net", "x:int[*B n]", x=x)["n"], parents)
+    _check_states(x, tables)
     total = np.zeros(x.shape[:-1], tables[0].dtype if tables else np.float64)
     with np.errstate(divide="ignore"):
         for i, each in enumerate(parents):
@@ -108,12 +108,18 @@ def _check_columns(function, i, table):
         raise ValueError(f"{function}: column {column} of table {i} sums to {sums[column]:.9g}; needed 1")
 
 
-def check_states(function, x, tables):
+def check_nodes(function, name, found, parents):
+    """ValueError unless an array has a column for each node."""
+    if found != len(parents):
+        raise ValueError(f"{function}: {name} has n={found} columns; needed one for each of the {len(parents)} nodes")
+
+
+def _check_states(x, tables):
     """ValueError unless every column of x holds states of its node."""
     for i, table in enumerate(tables):
         wrong = (x[..., i] < 0) | (x[..., i] >= table.shape[0])
         if wrong.any():
             raise ValueError(
-                f"{function}: x holds the state {int(x[..., i][wrong].flat[0])} of node {i}; "
+                f"bayes_net: x holds the state {int(x[..., i][wrong].flat[0])} of node {i}; "
                 f"needed 0..{table.shape[0] - 1}"
             )

@@ -27,6 +27,7 @@ import operator
 
 import numpy as np
 
+from ref.density.bayes_net import check_nodes
 from ref.density.topological_order import check_parents, order_of
 from ref.spec import bind, spec
 
@@ -68,7 +69,7 @@ def fit_tables(x, parents, states, *, smoothing=0.0):
     """
     parents = check_parents("fit_tables", parents)
     order_of("fit_tables", parents)
-    bind("fit_tables", f"x:int[N {len(parents)}], states:int[{len(parents)}]", x=x, states=states)
+    check_nodes("fit_tables", "x", bind("fit_tables", "x:int[N n], states:int[n]", x=x, states=states)["n"], parents)
     states = _check(x, states, smoothing)
     tables = []
     for i, each in enumerate(parents):

@@ -95,7 +95,9 @@ def parameter_shapes(degrees):
 
 
 def _check(x, params, degrees):
-    bind("made", f"x[*B {int(degrees[0].shape[0])}]", x=x)
+    n = bind("made", "x[*B n]", x=x)["n"]
+    if n != degrees[0].shape[0]:
+        raise ValueError(f"made: x has n={n} bits, degrees[0] has {degrees[0].shape[0]}; needed one place a bit")
     shapes = parameter_shapes(degrees)
     missing, extra = sorted(shapes.keys() - params.keys()), sorted(params.keys() - shapes.keys())
     if missing or extra:
