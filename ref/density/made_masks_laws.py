@@ -111,7 +111,7 @@ def made(degrees, *, within=np.greater_equal, end=np.greater, first=None, turn=F
 
 def of(*degrees):
     """The default-size test: few units, or none."""
-    return lambda: ((tuple(np.array(d) for d in degrees),), {})
+    return lambda: ((tuple(np.array(d, np.int64) for d in degrees),), {})
 
 
 @mutant(ID, default_case=of([1, 2, 3], []))
