@@ -8,11 +8,13 @@ from autodiff import forms
 from ref.nn.dropout import dropout
 from ref.nn.embedding import embedding
 from ref.nn.gelu import gelu
+from ref.nn.group_norm import group_norm
 from ref.nn.keep_mask import keep_mask
 from ref.nn.layer_norm import layer_norm
 from ref.nn.linear import linear
 from ref.nn.rms_norm import rms_norm
 from ref.nn.rope import rope
+from ref.nn.sinusoidal_embedding import sinusoidal_embedding
 from ref.nn.swiglu import swiglu
 
 
@@ -43,6 +45,17 @@ CASES = [
     (rms_norm, ValueError, (x(2, 3), x(3)), {"eps": float("nan")}, "rms_norm: eps=nan"),
     (rms_norm, TypeError, (x(2, 3), x(3, **f32)), {}, "weight has dtype float32, x has float64"),
     (rms_norm, TypeError, (x(2, 3, **whole), x(3, **whole)), {}, "x has dtype int64"),
+    (group_norm, ValueError, (x(2, 6, 3, 3),), {"groups": 4}, "groups=4, x has C=6 channels; groups must divide C"),
+    (group_norm, ValueError, (x(2, 6, 3, 3),), {"groups": 0}, "group_norm: groups=0"),
+    (group_norm, ValueError, (x(2, 6, 3, 3), x(3)), {"groups": 3}, "group_norm: weight has C=3, x has C=6"),
+    (group_norm, ValueError, (x(6, 3),), {"groups": 3}, r"x has shape \(6, 3\).*needs at least 3"),
+    (group_norm, ValueError, (x(6, 3, 3),), {"groups": 3, "eps": -1.0}, "eps=-1.0; needed a number >= 0"),
+    (group_norm, TypeError, (x(6, 3, 3, **whole),), {"groups": 3}, "x has dtype int64"),
+    (sinusoidal_embedding, ValueError, (x(2),), {"channels": 5}, "channels=5; attention needs an even number >= 2"),
+    (sinusoidal_embedding, ValueError, (x(2),), {"channels": 2, "convention": "ddpm"}, "channels=2; ddpm needs"),
+    (sinusoidal_embedding, ValueError, (x(2),), {"channels": 4, "convention": "sd"}, "convention='sd'; needed one of"),
+    (sinusoidal_embedding, ValueError, (x(2),), {"channels": 4, "max_period": 0.0}, "max_period=0.0; needed"),
+    (sinusoidal_embedding, TypeError, (IDS,), {"channels": 4}, r"t has dtype int64; t\[\*B\] must be float"),
     (rope, ValueError, (x(2, 4, 3), np.arange(4)), {}, "rope: x has d=3; needs an even head dimension"),
     (rope, ValueError, (x(2, 4, 2), np.arange(4)), {"layout": "neox"}, "layout='neox'; needed one of .*half"),
     (rope, ValueError, (x(2, 4, 2), np.arange(5)), {}, r"positions have shape \(5,\), x has \(2, 4, 2\)"),

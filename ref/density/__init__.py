@@ -1,0 +1,1 @@
+"""Density models: Bayes nets, autoregressive models, the evidence lower bound, flows."""
