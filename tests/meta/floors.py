@@ -29,6 +29,7 @@ ON_LOAD = {
     "mpi4py": (),
     "safetensors": (),
     "matplotlib": (),
+    "gymnasium": (),
     "torch": (),
     "jax": (),
 }
