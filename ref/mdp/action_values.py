@@ -1,6 +1,7 @@
 """Action values: what each action is worth, given what the states are.
 
-Source: Bellman 1957; Sutton & Barto 2018, Eq. 4.6; Zhao 2025, Mathematical Foundations of Reinforcement Learning, sec. 2.8.
+Source: Bellman 1957; Sutton & Barto 2018, Eq. 4.6; Zhao 2025, Mathematical Foundations of Reinforcement Learning,
+sec. 2.8.
 
     q(s, a) = R(s, a) + gamma sum_t P(t | s, a) v(t)
 

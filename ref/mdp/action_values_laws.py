@@ -14,7 +14,8 @@ space = model_space(ID, v=quarters("S"))
 
 @law(
     ID, "L1", closed_form=True, given=space.reach("chancy", "one_state", "no_future"),
-    kills=["discounts_the_reward", "transposed", "most_likely_outcome", "value_of_the_state_left", "gamma_of_zero_is_one"],
+    kills=["discounts_the_reward", "transposed", "most_likely_outcome", "value_of_the_state_left",
+           "gamma_of_zero_is_one"],
 )  # fmt: skip
 def sum_over_outcomes(impl, c, expect):
     "q(s, a) = R(s, a) + gamma sum_t P(t | s, a) v(t), summed a number at a time."
@@ -114,4 +115,5 @@ def _vjp(name, doc, change):
 _vjp("gradient_without_discount", "dv and dP lack gamma.",
      lambda g, P, v, gamma: (g[..., None] * v, g.copy(), np.einsum("sa,sat->t", g, P)))  # fmt: skip
 _vjp("gradient_of_the_first_action", "dv of the first action alone.",
-     lambda g, P, v, gamma: (gamma * g[..., None] * v, g.copy(), gamma * np.einsum("s,st->t", g[:, 0], P[:, 0])))  # fmt: skip
+     lambda g, P, v, gamma: (
+         gamma * g[..., None] * v, g.copy(), gamma * np.einsum("s,st->t", g[:, 0], P[:, 0])))  # fmt: skip

@@ -1,6 +1,7 @@
 """Bellman's optimality operator.
 
-Source: Bellman 1957; Sutton & Barto 2018, Eq. 4.10; Zhao 2025, Mathematical Foundations of Reinforcement Learning, ch. 3.
+Source: Bellman 1957; Sutton & Barto 2018, Eq. 4.10; Zhao 2025, Mathematical Foundations of Reinforcement
+Learning, ch. 3.
 
     (T v)(s) = max_a [R(s, a) + gamma sum_t P(t | s, a) v(t)]
 

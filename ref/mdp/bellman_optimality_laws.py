@@ -23,7 +23,8 @@ space = model_space(ID, v=quarters("S"), w=quarters("S"))
 
 @law(
     ID, "L1", closed_form=True, given=space.reach("chancy", "one_state", "no_future"),
-    kills=["discounts_the_reward", "transposed", "best_outcome", "worst_action", "best_reward_and_best_value", "softened"],
+    kills=["discounts_the_reward", "transposed", "best_outcome", "worst_action", "best_reward_and_best_value",
+           "softened"],
 )  # fmt: skip
 def best_of_the_actions(impl, c, expect):
     "(T v)(s) = max_a (R(s, a) + gamma sum_t P(t | s, a) v(t)), a number at a time."

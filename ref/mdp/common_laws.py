@@ -49,7 +49,12 @@ def policies(draw, c):
 
 def model_space(id, **fields):
     """Models of up to four states and three actions; more fields by name, a callable or a strategy each."""
-    axes = {"S": dims(1, 4), "A": dims(1, 3), "kind": choose("stochastic", "sure", "absorbing"), "gamma": choose(*GAMMAS)}
+    axes = {
+        "S": dims(1, 4),
+        "A": dims(1, 3),
+        "kind": choose("stochastic", "sure", "absorbing"),
+        "gamma": choose(*GAMMAS),
+    }
     given = {**axes, **fields}
     given = {**given, "P": given.pop("P", draw_P), "R": given.pop("R", draw_R)}
     flags = {
@@ -149,3 +154,28 @@ def ring(S=3, A=1, reward=1.0):
 
 def uniform(S=3, A=1):
     return np.full((S, A), 1 / A)
+
+
+def optimum_bound(c, *values):
+    """What a greedy step makes of values that are off by rounding, on top of any number of sweeps."""
+    return sweeps_bound(c, *values) + solve_bound(c)
+
+
+def low_start(c):
+    """A constant v with v <= T v: what the worst reward for ever is worth, and the same for every state."""
+    return np.full(c.S, np.min(c.R) / (1 - c.gamma) - 0.25).astype(c.dtype)
+
+
+def step(P, R, v, gamma):
+    """(T v, actions of the greedy policy), in float64."""
+    q = R + gamma * np.einsum("sat,t->sa", P, v)
+    return q.max(1), q.argmax(1)
+
+
+def chain_to_an_end(S, reward):
+    """(P, R): one action from state s to s + 1; the last state is absorbing, every step before it pays `reward`."""
+    P, R = np.zeros((S, 1, S)), np.full((S, 1), reward)
+    for s in range(S):
+        P[s, 0, min(s + 1, S - 1)] = 1
+    R[-1] = 0
+    return P, R

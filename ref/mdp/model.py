@@ -21,6 +21,8 @@ terminated.
 
 from __future__ import annotations
 
+import operator
+
 from autodiff import namespace, raw
 from ref.spec import bind
 
@@ -31,6 +33,17 @@ def check_gamma(function, gamma, *, below_one=False):
         raise TypeError(f"{function}: gamma is a {type(gamma).__name__}; needed a number")
     if not 0 <= gamma <= 1 or (below_one and gamma == 1):
         raise ValueError(f"{function}: gamma={gamma}; needed 0 <= gamma {'<' if below_one else '<='} 1")
+
+
+def check_count(function, least=0, **counts):
+    """TypeError or ValueError unless each is an integer of at least `least`."""
+    for name, n in counts.items():
+        try:
+            value = operator.index(n)
+        except TypeError:
+            raise TypeError(f"{function}: {name} is a {type(n).__name__}; needed an integer") from None
+        if value < least:
+            raise ValueError(f"{function}: {name}={value}; needed at least {least}")
 
 
 def check_model(function, P, R):
@@ -44,7 +57,9 @@ def check_model(function, P, R):
     """
     sizes = bind(function, "P[S A S], R[S A]", P=P, R=R)
     if not (sizes["S"] and sizes["A"]):
-        raise ValueError(f"{function}: P has S={sizes['S']} states, A={sizes['A']} actions; needed at least one of each")
+        raise ValueError(
+            f"{function}: P has S={sizes['S']} states, A={sizes['A']} actions; needed at least one of each"
+        )
     check_rows(function, "P", P)
     if R is not None:
         xp, r = namespace(raw(R)), raw(R)
@@ -64,7 +79,7 @@ def check_rows(function, name, rows):
     at = first(xp, wrong)
     if at is not None:
         row = [float(rows[(*at, i)]) for i in range(rows.shape[-1])]
-        place = "(s, a) = {}".format(at) if len(at) == 2 else f"s = {at[0]}"
+        place = f"(s, a) = {at}" if len(at) == 2 else f"s = {at[0]}"
         fault = f"has {min(row)}" if min(row) < 0 else f"sums to {float(total[at])}"
         raise ValueError(f"{function}: {name} at {place} {fault}; needed chances >= 0 that sum to 1")
 

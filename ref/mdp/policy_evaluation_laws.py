@@ -23,7 +23,11 @@ from ref.spec.cases import choose, dims
 
 ID = "mdp.policy_evaluation"
 space = model_space(
-    ID, policy=policies, other=policies, mu=lambda draw, c: np.full(c.S, 1 / c.S), phi=quarters("S"),
+    ID,
+    policy=policies,
+    other=policies,
+    mu=lambda draw, c: np.full(c.S, 1 / c.S),
+    phi=quarters("S"),
     up=choose(0.5, 0.25, 0.75),
 )
 
