@@ -30,6 +30,7 @@ ON_LOAD = {
     "safetensors": (),
     "matplotlib": (),
     "sklearn": (),
+    "gymnasium": (),
     "torch": (),
     "jax": (),
 }

@@ -1,0 +1,1 @@
+"""Finite Markov decision processes: models, dynamic programming, Monte Carlo, temporal differences."""

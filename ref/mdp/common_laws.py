@@ -1,0 +1,181 @@
+"""What the laws of decision processes share: spaces of small models, and values by series and enumeration."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from ref.spec import bounds
+from ref.spec.cases import Flag, cases, choose, dims, rng
+
+GAMMAS = (0.5, 0.0, 0.75, 0.9, 0.9375)
+
+
+def chances(g, shape, parts=8):
+    """Rows along the last axis of multiples of 1 / parts that sum to 1."""
+    return g.multinomial(parts, np.full(shape[-1], 1 / shape[-1]), shape[:-1]) / parts
+
+
+def sure(g, shape):
+    """Rows along the last axis with a single 1."""
+    return (np.arange(shape[-1]) == g.integers(0, shape[-1], (*shape[:-1], 1))).astype(np.float64)
+
+
+def draw_P(draw, c):
+    """Chances; in an `absorbing` model the last state is one that nothing leaves."""
+    P = (sure if c.kind == "sure" else chances)(rng(draw), (c.S, c.A, c.S))
+    if c.kind == "absorbing":
+        P[-1] = 0
+        P[-1, :, -1] = 1
+    return P
+
+
+def draw_R(draw, c):
+    R = rng(draw).integers(-8, 9, (c.S, c.A)) / 4.0
+    if c.kind == "absorbing":
+        R[-1] = 0
+    return R
+
+
+def quarters(*axes):
+    """Multiples of 1/4 between -2 and 2 with the named axes."""
+    return lambda draw, c: rng(draw).integers(-8, 9, [c[a] for a in axes]) / 4.0
+
+
+def policies(draw, c):
+    return chances(rng(draw), (c.S, c.A))
+
+
+def model_space(id, **fields):
+    """Models of up to four states and three actions; more fields by name, a callable or a strategy each."""
+    axes = {
+        "S": dims(1, 4),
+        "A": dims(1, 3),
+        "kind": choose("stochastic", "sure", "absorbing"),
+        "gamma": choose(*GAMMAS),
+    }
+    given = {**axes, **fields}
+    given = {**given, "P": given.pop("P", draw_P), "R": given.pop("R", draw_R)}
+    flags = {
+        "one_state": Flag(lambda c: c.S == 1, {"S": 1}),
+        "one_action": Flag(lambda c: c.A == 1, {"A": 1}),
+        "no_future": Flag(lambda c: c.gamma == 0, {"gamma": 0.0}),
+        "chancy": Flag(
+            lambda c: bool(((c.P > 0).sum(-1) > 1).any()) and c.A > 1,
+            {"kind": "stochastic", "S": dims(2, 4), "A": dims(2, 3)},
+        ),
+        "absorbing": Flag(lambda c: c.kind == "absorbing", {"kind": "absorbing"}),
+    }
+    return cases(id, **given, flags=flags)
+
+
+# Values said again, in float64 ------------------------------------------------------------------------
+
+
+def f64(*arrays):
+    return tuple(np.asarray(x, np.float64) for x in arrays)
+
+
+def series(M, r, doublings=10):
+    """sum_{i < 2^doublings} M^i r, for M[*B S S] and r[*B S]; (gamma P)^1024 is nothing for gamma <= 15/16."""
+    v = r[..., None]
+    for _ in range(doublings):
+        v = v + M @ v
+        M = M @ M
+    return v[..., 0]
+
+
+def value_of(P, R, policy, gamma):
+    """v of policy[*B S A], as a discounted sum of expected rewards."""
+    P, R, policy = f64(P, R, policy)
+    return series(gamma * np.einsum("...sa,sat->...st", policy, P), np.sum(policy * R, -1))
+
+
+def deterministic(S, A):
+    """Every deterministic policy, [A^S S A]."""
+    actions = np.array(list(itertools.product(range(A), repeat=S)))
+    return (actions[..., None] == np.arange(A)).astype(np.float64)
+
+
+def best_value(P, R, gamma):
+    """v*: the greatest value of all deterministic policies, by enumeration."""
+    return value_of(P, R, deterministic(*R.shape), gamma).max(0)
+
+
+def q_by_loops(P, R, v, gamma):
+    """R(s, a) + gamma sum_t P(t | s, a) v(t), a number at a time."""
+    out = np.zeros(R.shape)
+    for s, a in np.ndindex(*R.shape):
+        out[s, a] = float(R[s, a]) + gamma * sum(float(P[s, a, t]) * float(v[t]) for t in range(len(v)))
+    return out
+
+
+# Bounds -----------------------------------------------------------------------------------------------
+
+
+def size(c, *values):
+    """The largest number of one backup of the given values."""
+    return np.max(np.abs(c.R)) + max([c.gamma * np.max(np.abs(v)) for v in values], default=0.0)
+
+
+def top(c, *values):
+    """The largest value of any policy, or of the given values."""
+    return max([np.max(np.abs(c.R)) / (1 - c.gamma), *(float(np.max(np.abs(v))) for v in values)])
+
+
+def backup_bound(c, *values):
+    """S products and sums, A more for a policy, and the discount, its own rounding too."""
+    return bounds.rounding(c.S + c.A + 5, size(c, *values), c.dtype)
+
+
+def sweeps_bound(c, *values):
+    """Any number of backups: each adds its roundings and shrinks the earlier ones by gamma."""
+    return bounds.rounding(c.S + c.A + 5, top(c, *values) / (1 - c.gamma), c.dtype)
+
+
+def solve_bound(c):
+    """LU with partial pivoting: a backward error of 3 S u times the growth 2^(S - 1), on a matrix of norm 1 + gamma
+    whose inverse has norm 1 / (1 - gamma), and the roundings of the matrix and of the right side."""
+    n = 3 * c.S * 2 ** (c.S - 1) * (1 + c.gamma) + c.S + c.A + 5
+    return bounds.rounding(n, top(c) / (1 - c.gamma), c.dtype)
+
+
+# Default-size tests -----------------------------------------------------------------------------------
+
+
+def ring(S=3, A=1, reward=1.0):
+    """(P, R): every action steps round a ring, every reward is the same."""
+    P = np.zeros((S, A, S))
+    for s in range(S):
+        P[s, :, (s + 1) % S] = 1
+    return P, np.full((S, A), reward)
+
+
+def uniform(S=3, A=1):
+    return np.full((S, A), 1 / A)
+
+
+def optimum_bound(c, *values):
+    """What a greedy step makes of values that are off by rounding, on top of any number of sweeps."""
+    return sweeps_bound(c, *values) + solve_bound(c)
+
+
+def low_start(c):
+    """A constant v with v <= T v: what the worst reward for ever is worth, and the same for every state."""
+    return np.full(c.S, np.min(c.R) / (1 - c.gamma) - 0.25).astype(c.dtype)
+
+
+def step(P, R, v, gamma):
+    """(T v, actions of the greedy policy), in float64."""
+    q = R + gamma * np.einsum("sat,t->sa", P, v)
+    return q.max(1), q.argmax(1)
+
+
+def chain_to_an_end(S, reward):
+    """(P, R): one action from state s to s + 1; the last state is absorbing, every step before it pays `reward`."""
+    P, R = np.zeros((S, 1, S)), np.full((S, 1), reward)
+    for s in range(S):
+        P[s, 0, min(s + 1, S - 1)] = 1
+    R[-1] = 0
+    return P, R
