@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    RANGES, by_multiplying, clipped, clipped_terms, dyadics, even_batch, filled_mask, plain, policy_cases, policy_laws,
+    RANGES, by_multiplying, clip_loss, clipped, clipped_terms, dyadics, even_batch, filled_mask, policy_cases, policy_laws,
     policy_mutant, surrogate,
 )  # fmt: skip
 from ref.spec import bounds, law
@@ -117,24 +117,10 @@ def far_ratios_stay_finite(impl, c, expect):
 # Mutants ---------------------------------------------------------------------------------------------
 
 
-def base(log_probs, old_log_probs, advantages, mask, weights, *, eps_low=0.2, eps_high=0.2, dual_clip=None,
-         level="token", **edit):  # fmt: skip
+def base(log_probs, old_log_probs, advantages, mask, weights, **options):
     """(loss, gradient) in plain NumPy."""
-
-    def mean_gap(gap, mask):
-        n = edit.get("n", lambda mask: np.maximum(mask.sum(-1, keepdims=True), 1))(mask)
-        return gap if level == "token" else np.broadcast_to(gap.sum(-1, keepdims=True) / n, gap.shape)
-
-    slope = edit.pop("slope", None)
-
-    def both(ratio, a, lp):
-        value, own = edit.get("token", surrogate)(eps_low, eps_high, dual_clip)(ratio, a, lp)
-        return value, own if slope is None else slope(own, value, ratio, a, (eps_low, eps_high, dual_clip))
-
-    rest = {k: v for k, v in edit.items() if k in ("hide", "gap")}
-    found = plain(log_probs, old_log_probs, advantages, mask, token=both, reduction="seq-mean-token-sum",
-                  weights=lambda *a: weights, **{"gap": mean_gap, **rest})  # fmt: skip
-    return found[0], edit.get("last", lambda d, mask, level: d)(found[1], mask, level).astype(log_probs.dtype)
+    how = {"reduction": "seq-mean-token-sum", "weights": lambda *a: weights}
+    return clip_loss(log_probs, old_log_probs, advantages, mask, **how, **options)
 
 
 def default(**options):

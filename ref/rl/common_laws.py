@@ -54,23 +54,24 @@ def batch_flags():
         "uneven": Flag(lambda c: len(set(np.sum(c.mask, -1).tolist())) > 1, {"B": dims(2, 3), "T": dims(2, 5)}),
         "empty_row": Flag(lambda c: c.count is not None and not np.all(np.any(c.mask, -1)),
                           {"count": choose(3, 8), "B": dims(1, 3), "T": dims(1, 3)}),
+        "some": Flag(lambda c: bool(np.any(c.mask))),
         "full": Flag(lambda c: bool(np.all(c.mask)), {"mask": lambda draw, c: np.ones((c.B, c.T), bool)}),
     }  # fmt: skip
 
 
-def policy_cases(id, *, fixed=False, flags=(), **fields):
+def policy_cases(id, *, fixed=False, flags=(), first=(), unset=None, **fields):
     """Batches of the policy losses: log-probabilities under two policies, advantages of responses or of tokens.
 
-    `fixed` is for losses whose reduction is part of their name.
+    `fixed` is for losses whose reduction is part of their name; `first` are fields that the arrays depend on.
     """
-    base = {"B": dims(1, 3, large=6), "T": dims(1, 5, large=40)}
+    base = {"B": dims(1, 3, large=6), "T": dims(1, 5, large=40), **dict(first)}
     if not fixed:
         base["reduction"] = choose(*REDUCTIONS)
     base |= {"count": none_or(3, 8), "mask": any_mask, "log_probs": log_probs, "old_log_probs": log_probs,
              "t": lambda draw, c: draw(choose(1, c.T)), "advantages": dyadics("B t", -2, 2, 4)}  # fmt: skip
     if not fixed:
         base["length"] = lambda draw, c: 7 if c.reduction == "constant" else None
-    return cases(id, **{**base, **fields}, flags={**batch_flags(), **dict(flags)})
+    return cases(id, **{**base, **fields}, flags={**batch_flags(), **dict(flags)}, unset=unset)
 
 
 def weights(c, reduction=None):
@@ -93,7 +94,7 @@ def wide(*arrays):
 def with_junk(c, *names):
     """The case with NaN, inf and 1e30 in the masked slots of the named arrays."""
     junk = JUNK[np.arange(c.mask.size) % 4].reshape(c.mask.shape)
-    return c.replace(**{n: np.where(c.mask, c[n], junk.astype(c.dtype)) for n in names})
+    return c.replace(**{n: np.where(c.mask, c[n], junk.astype(c.dtype)) for n in names if c.get(n) is not None})
 
 
 def loss_bound(c, terms, dtype):
@@ -142,14 +143,15 @@ def total(c, terms, reduction=None):
 
 
 def policy_laws(id, space, terms, kills, *, reduction=None, junk=("log_probs", "old_log_probs"), cut=True,
-                also=()):  # fmt: skip
+                also=None):  # fmt: skip
     """Laws L1 .. L5 of every loss that is a reduction of token losses; `kills` by label.
 
     `terms(c)` says the token losses slowly. A loss whose rows are not its units is not `cut` (L5). `also` are nulls that
-    pass L4 besides zeros and constant.
+    pass a law by nature besides those listed, by label.
     """
     of = lambda c: reduction or c.get("reduction")  # noqa: E731
     named = lambda label: {"kills": kills.get(label, [])}  # noqa: E731
+    passing = lambda label, *nulls: {"passes_null": [*nulls, *(also or {}).get(label, [])]}  # noqa: E731
     edges = [e for e in ("masked", "uneven", "empty_row", "full") if e in space.flags]
 
     @law(id, "L1", closed_form=True, given=space.reach(*edges), **named("L1"))
@@ -166,15 +168,14 @@ def policy_laws(id, space, terms, kills, *, reduction=None, junk=("log_probs", "
         expect(found, 2 * slopes, slope_bound(c, slopes, sizes), "d log pi", scale=1.0)
         expect.same(found[~c.mask], np.zeros(int((~c.mask).sum())), "d log pi of the masked")
 
-    @law(id, "L3", needs=("vjp",), given=space.where(masked=True), passes_null=["zeros", "constant"], **named("L3"))
+    @law(id, "L3", needs=("vjp",), given=space.where(masked=True), **passing("L3", "zeros", "constant"), **named("L3"))
     def masked_junk_is_invisible(impl, c, expect):
         "NaN, inf or 1e30 in masked slots changes no bit, neither of the loss nor of the gradient."
         other, g = with_junk(c, *junk), np.array(1.0, c.dtype)
         expect.same(impl(other), impl(c), "loss beside junk")
         expect.same(impl.vjp(other, g)["log_probs"], impl.vjp(c, g)["log_probs"], "d log pi beside junk")
 
-    @law(id, "L4", given=space.where(masked=True), passes_null=["zeros", "constant", *also],
-         **named("L4"))  # fmt: skip
+    @law(id, "L4", given=space.where(masked=True, some=True), **passing("L4", "zeros", "constant"), **named("L4"))
     def masking_is_deleting(impl, c, expect):
         "A response with masked tokens has the loss of the response without them."
         for i in np.flatnonzero(np.any(c.mask, -1)):
@@ -187,7 +188,7 @@ def policy_laws(id, space, terms, kills, *, reduction=None, junk=("log_probs", "
     if not cut:
         return
 
-    @law(id, "L5", given=space.where(count=None, uneven=True), passes_null=["zeros", "cached"], **named("L5"))
+    @law(id, "L5", given=space.where(count=None, uneven=True), **passing("L5", "zeros"), **named("L5"))
     def any_cut_adds_up(impl, c, expect):
         "However the rows are cut into micro-batches, their losses under the whole's count add up to the whole's."
         sizes = total(c, terms(c), of(c))[2]
@@ -309,3 +310,40 @@ def other_reduction(name):
 def by_multiplying(x, mask):
     """Masked values times zero: NaN stays."""
     return x * mask
+
+
+def clip_loss(log_probs, old_log_probs, advantages, mask, *, eps_low=0.2, eps_high=0.2, dual_clip=None, level="token",
+              **edit):  # fmt: skip
+    """`plain` of the clipped surrogate. Edits: token(low, high, dual), slope(own, value, rho, A, clip), n(mask), last."""
+    slope, last = edit.pop("slope", None), edit.pop("last", lambda d, mask, level: d)
+    of_clip, n = edit.pop("token", surrogate), edit.pop("n", lambda mask: np.maximum(mask.sum(-1, keepdims=True), 1))
+    clip = eps_low, eps_high, dual_clip
+
+    def gap(gap, mask):
+        return gap if level == "token" else np.broadcast_to(gap.sum(-1, keepdims=True) / n(mask), gap.shape)
+
+    def both(ratio, a, lp):
+        value, own = of_clip(*clip)(ratio, a, lp)
+        return value, own if slope is None else slope(own, value, ratio, a, clip)
+
+    loss, d = plain(log_probs, old_log_probs, advantages, mask, token=both, **{"gap": gap, **edit})
+    return loss, last(d, mask, level).astype(log_probs.dtype)
+
+
+def reduction_mutants(id, base, case, own):
+    """The reductions that a loss with a reduction of its own (or a named one) is confused with."""
+    others = {"token-mean": "trl#2881", "seq-mean-token-mean": "verl#5355, trl#2995", "seq-mean-token-sum": "trl#3178"}
+    for name, thread in others.items():
+        if name != own:
+            policy_mutant(id, f"reduced_by_{name.replace('-', '_')}", f"Always {name}.", base, thread=thread,
+                          default_case=case(name), value={"weights": other_reduction(name)})  # fmt: skip
+    policy_mutant(id, "mean_of_means", "The micro-batch's own count, whatever the whole batch's is.", base,
+                  thread="transformers#34191, #34242; torchtitan#2206; verl#593", default_case=case(own),
+                  value={"weights": local_mean})  # fmt: skip
+    if own != "constant":
+        policy_mutant(id, "numerator_only", "Masked tokens leave the sum and stay in the count.", base, thread="trl#6439",
+                      default_case=case(own), value={"weights": numerator_only})  # fmt: skip
+    policy_mutant(id, "masked_by_multiplying", "Times the mask: NaN stays.", base, thread="AReaL#1346, ROLL#447",
+                  default_case=case(own), value={"hide": by_multiplying})  # fmt: skip
+    names = [f"reduced_by_{n.replace('-', '_')}" for n in others if n != own]
+    return [*names, "mean_of_means"], ["numerator_only"] * (own != "constant"), ["masked_by_multiplying"]

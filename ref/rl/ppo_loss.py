@@ -19,6 +19,7 @@ Laws
     L3 masked_junk_is_invisible             L4 masking_is_deleting
     L5 any_cut_adds_up                      L6 at_ratio_one_it_is_the_policy_gradient
     L7 a_weight_multiplies_the_advantage    L8 entropy_enters_with_its_sign
+    L9 entropy_has_its_gradient
 """
 
 from __future__ import annotations

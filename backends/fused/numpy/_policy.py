@@ -25,7 +25,10 @@ def by_rows(fn, mask, dtype):
 
 
 def sums(x, keep, mask):
-    """Masked sums of rows: a dot product with the mask; where that is not finite the junk is taken out first."""
+    """Masked sums of rows: a dot product with the mask; where that is not finite the junk is taken out first.
+
+    x is contiguous, so that both ways add in the same order.
+    """
     found = np.vecdot(x, keep)
     if not np.isfinite(found).all():
         found = np.vecdot(np.where(mask, x, x.dtype.type(0)), keep)

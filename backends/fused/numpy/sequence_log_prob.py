@@ -29,7 +29,7 @@ def forward(log_probs, *, mask, of="sum"):
     out = np.empty(len(x), x.dtype)
 
     def block(rows, keep, buffer):
-        out[rows] = sums(x[rows], keep, m[rows])
+        out[rows] = sums(np.ascontiguousarray(x[rows]), keep, m[rows])
         if of == "mean":
             out[rows] /= keep.sum(-1)
 
