@@ -27,6 +27,10 @@ _NUMPY = {
     "nn.rms_norm": "rms_norm",
     "nn.rope": "rope",
     "nn.swiglu": "swiglu",
+    "rl.clipped_surrogate": "clipped_surrogate",
+    "rl.kl_loss": "kl_loss",
+    "rl.score_loss": "score_loss",
+    "rl.sequence_log_prob": "sequence_log_prob",
 }
 
 _CUPY = {

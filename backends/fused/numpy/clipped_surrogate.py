@@ -1,0 +1,140 @@
+"""The clipped surrogate of PPO, GRPO, DAPO and GSPO: value and slope of a block of responses while it is in cache.
+
+    gap = log pi - log pi_old            of a token, or the mean of a response's
+    e = clip(gap, low, high)             low, high by the sign of A, -oo and +oo where nothing is cut
+    loss = -sum w A exp(e)               d loss / d log pi = -w A exp(e) where e = gap, else 0
+
+Saved: a slope for every token and a scale for every row, whose product is -A exp(e) [e = gap]; the vjp multiplies it by
+w and the cotangent.
+"""
+
+import math
+
+import numpy as np
+
+from backends.fused.numpy._policy import by_rows, plain_batch
+
+__all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
+
+READS_OUTPUT = False
+
+
+def supports(log_probs, *, old_log_probs, advantages, mask, weights, eps_low=0.2, eps_high=0.2, dual_clip=None,
+             level="token"):  # fmt: skip
+    """Whether `forward` takes these; what is refused goes to the composite, which says why."""
+    B, T = mask.shape if mask.ndim == 2 else (0, 0)
+    return (
+        plain_batch(log_probs, (old_log_probs,), mask, weights) and advantages.dtype == log_probs.dtype
+        and advantages.shape in ((B, 1), (B, T)) and 0 <= eps_low <= 1 and eps_high >= 0
+        and (dual_clip is None or dual_clip > 1 + eps_high)
+        and (level == "token" or (level == "sequence" and bool(mask.any(-1).all())))
+    )  # fmt: skip
+
+
+def forward(log_probs, *, old_log_probs, advantages, mask, weights, eps_low=0.2, eps_high=0.2, dual_clip=None,
+            level="token"):  # fmt: skip
+    """The loss, and the slope of every token."""
+    dtype = log_probs.dtype
+    limits = _limits(eps_low, eps_high, dual_clip)
+    slope, scale = np.empty(log_probs.shape, dtype), np.ones(len(mask), dtype)
+    rows_of = np.zeros(len(mask), dtype)
+    each = _sequence if level == "sequence" else _row if advantages.shape[1] == 1 else _token
+
+    def block(rows, keep, buffer):
+        gap = np.subtract(log_probs[rows], old_log_probs[rows], out=buffer("gap"))
+        a, m = advantages[rows], mask[rows]
+        found = each(gap, a, m, keep, limits, slope[rows], scale[rows], buffer)
+        if not np.isfinite(found).all():  # junk behind the mask: the same again without it
+            zero = dtype.type(0)
+            gap = np.where(m, log_probs[rows] - old_log_probs[rows], zero)
+            a = np.where(m, a, zero) if a.shape[1] > 1 else np.where(m.any(-1, keepdims=True), a, zero)
+            found = each(gap, a, m, keep, limits, slope[rows], scale[rows], buffer)
+            if not np.isfinite(found).all():  # a ratio that overflows, cut or not
+                scale[rows] = 1
+                found = _in_log_space(gap, a, m, keep, limits, slope[rows], level)
+        rows_of[rows] = found
+
+    by_rows(block, mask, dtype)
+    return np.asarray(np.dot(rows_of, weights)), (slope, scale)
+
+
+def vjp(g, out, saved, needs, log_probs, *, weights, **others):
+    """Cotangent of log_probs."""
+    slope, scale = saved
+    return (slope * (g * weights * scale)[:, None],)
+
+
+def _limits(eps_low, eps_high, dual_clip):
+    """(low, high) of the log-ratio where A < 0, and high where A >= 0."""
+    low = math.log1p(-eps_low) if eps_low < 1 else -math.inf
+    return low, math.inf if dual_clip is None else math.log(dual_clip), math.log1p(eps_high)
+
+
+def _bounds(a, limits):
+    """low and high, in the shape of a."""
+    low, high, above = (a.dtype.type(x) for x in limits)
+    negative = a < 0
+    return np.where(negative, low, a.dtype.type(-np.inf)), np.where(negative, high, above)
+
+
+def _row(gap, a, mask, keep, limits, slope, scale, buffer):
+    """One advantage a response."""
+    low, high = _bounds(a, limits)
+    e = np.minimum(gap, high, out=buffer("e"))
+    if (a < 0).any():
+        np.maximum(e, low, out=e)
+    inside = np.equal(e, gap, out=buffer("inside", np.bool_))
+    inside &= mask
+    np.exp(e, out=e)
+    np.multiply(e, inside, out=slope)
+    np.negative(a[:, 0], out=scale)
+    return -a[:, 0] * np.vecdot(e, keep)
+
+
+def _token(gap, a, mask, keep, limits, slope, scale, buffer):
+    """One advantage a token: of the two surrogates the lesser gain."""
+    low, high, above = limits
+    if not gap.max() < 40:  # exp of it, times A, may overflow, or is NaN
+        return np.full(len(gap), np.nan)
+    e = np.exp(gap, out=buffer("e_open"))
+    clipped = np.clip(e, e.dtype.type(math.exp(low)), e.dtype.type(math.exp(above)), out=buffer("e"))
+    clipped *= a
+    outside = buffer("outside", np.bool_)
+    if high < math.inf:
+        np.greater(e, e.dtype.type(math.exp(high)), out=outside)
+        np.minimum(e, e.dtype.type(math.exp(high)), out=e)
+    e *= a
+    inside = np.less_equal(e, clipped, out=buffer("inside", np.bool_))
+    if high < math.inf:
+        inside &= ~outside
+    inside &= mask
+    np.multiply(e, inside, out=slope)
+    scale[:] = -1
+    return -np.vecdot(np.minimum(e, clipped, out=clipped), keep)
+
+
+def _sequence(gap, a, mask, keep, limits, slope, scale, buffer):
+    """The response's own ratio at each of its tokens."""
+    n = keep.sum(-1)
+    ratio = np.vecdot(gap, keep) / n
+    low, high = _bounds(a, limits)
+    e = np.minimum(np.maximum(ratio[:, None], low), high)
+    inside = e == ratio[:, None]
+    value = -a * np.exp(e)
+    if a.shape[1] == 1:
+        np.multiply(keep, value * inside, out=slope)
+        return value[:, 0] * n
+    np.multiply(value, inside, out=slope)
+    slope *= keep
+    return np.vecdot(value, keep)
+
+
+def _in_log_space(gap, a, mask, keep, limits, slope, level):
+    """Any level, as the composite has it; what is masked is 0."""
+    if level == "sequence":
+        gap = np.broadcast_to(gap.sum(-1, keepdims=True) / keep.sum(-1, keepdims=True), mask.shape)
+    low, high = _bounds(a, limits)
+    e = np.minimum(np.maximum(gap, low), high)
+    value = np.where(mask, -a * np.exp(e), a.dtype.type(0))
+    np.copyto(slope, np.where(e == gap, value, a.dtype.type(0)))
+    return value.sum(-1)

@@ -1,0 +1,1 @@
+"""Policies from rewards and preferences: reductions and masks, policy-optimisation losses, reward models, selection."""
