@@ -58,8 +58,9 @@ def test_convolution_is_its_sum_and_the_transpose_its_adjoint(case):
     want = by_definition(wide, w, options["stride"], options["dilation"], options["groups"])
     assert np.array_equal(y, want)
     v = np.random.default_rng(0).integers(-3, 4, y.shape).astype(float)
-    shape = conv_transpose(v, w, **options).shape
-    extra = tuple(a - b for a, b in zip(x.shape[2:], shape[2:], strict=True))
+    # Without it the transpose has stride (P - 1) + dilation (K - 1) + 1 - 2 padding places, which may be none.
+    sizes = zip(x.shape[2:], y.shape[2:], w.shape[2:], options["stride"], options["dilation"], p, strict=True)
+    extra = tuple(n - (s * (m - 1) + d * (k - 1) + 1 - 2 * a) for n, m, k, s, d, a in sizes)
     back = conv_transpose(v, w, output_padding=extra, **options)
     assert back.shape == x.shape and np.sum(back * x) == np.sum(y * v)
     assert np.array_equal(back, vjp(lambda x: conv(x, w, **options), x)[1](v)[0])
