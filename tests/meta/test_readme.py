@@ -7,19 +7,20 @@ import pytest
 from typer.testing import CliRunner
 
 from ref.cli.app import app
-from ref.cli.readme import END, START, renewed, table
+from ref.cli.readme import ALGORITHMS, END, START, renewed, summary, table
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
 def test_the_table_is_fresh():
     assert renewed(README) == README, "run `make table`"
+    assert ALGORITHMS.read_text() == table(), "run `make table`"
 
 
 def test_a_stale_table_is_noticed():
     stale = README.replace(START, START + "| x |\n", 1)
     assert renewed(stale) == renewed(README) != stale
-    assert table().count("\n") > 3
+    assert summary().count("\n") > 3 and table().count("\n") > 3 * summary().count("\n")
 
 
 def test_a_readme_without_marks_is_refused():
