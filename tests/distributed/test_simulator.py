@@ -1,5 +1,7 @@
 """The simulator: counts of real runs, stragglers and failures, links, and what it says of a whole program."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -94,10 +96,21 @@ def test_a_tree_goes_on_without_a_dead_leaf():
 
 @pytest.mark.parametrize("name", sorted(ROUNDS))
 def test_forecast_and_event_queue_agree_on_deaths(name):
-    """Who is hit directly: the rounds' table and the queue both say infinity (the queue may let others go on)."""
-    n, dies = 4, {1: 1.5}
-    found = forecast(n, 16, np.array([1.0, 0.0, 0.0]), name=name, dies=dies)
-    assert np.isinf(found[1]) or found[1] <= 1.5
+    """Whoever dies, and whenever: the rounds' recursion and the queue over the real program, to the bit."""
+    function = getattr(importlib.import_module(f"ref.distributed.{name}"), name)
+    for n in (2, 3, 4, 5):
+
+        def program(comm, n=n):
+            if name == "dissemination_barrier":
+                return function(comm, 0.0)
+            gather = "all_gather" in name
+            return function(comm, Phantom(2 if gather else 2 * n), **({"length": 2 * n} if gather else {}))
+
+        for rank in range(n):
+            for second in (-0.5, 1.5, 4.5):
+                model = Model(1.0, 0.25, 0.125, dies={rank: second})
+                found = forecast(n, 2 * n, np.array([1.0, 0.25, 0.125]), name=name, dies={rank: second})
+                assert found.tolist() == simulate(n, program, model).seconds.tolist()
 
 
 def test_links():

@@ -1,6 +1,6 @@
 """Device arrays go through the host: the stream has done its work before bytes are read, and sees what has arrived.
 
-The device is a fake: its arrays raise when the host reads them, writes are queued on a stream, and a log keeps the order.
+The device is a fake: its arrays raise when the host reads them, writes wait on a stream, and a log keeps the order.
 """
 
 import sys
