@@ -11,7 +11,7 @@ The model (Hockney 1994 with a port model; gamma after Thakur, Rabenseifner & Gr
     A message of m bytes begins when sender and receiver have both posted it, the sender's port is free to send and the
     receiver's to receive; it ends (alpha + m beta) s later, s the greater of the two ranks' factors `slow`. Both ports
     are taken until then; a rank sends and receives at the same time. Ports take what is ready first.
-    A combination of m bytes takes m gamma s, `compute(t)` takes t s. Posting and copying take no time.
+    A combination of m bytes takes m gamma s, a copy m `copy` s, `compute(t)` takes t s. Posting takes no time.
     A rank that dies at time t begins nothing after t, and what it has under way never ends; who waits for it hangs.
 """
 
@@ -96,6 +96,8 @@ class Model:
     ----------
     alpha, beta, gamma : float
         Seconds a message, a byte sent, a byte combined.
+    copy : float
+        Seconds a byte that a rank copies from one array to another; the textbooks' 0 if not given.
     topology : Nodes or Torus, optional
         Other alphas and betas by link.
     slow : array, optional
@@ -107,6 +109,7 @@ class Model:
     alpha: float
     beta: float
     gamma: float = 0.0
+    copy: float = 0.0
     topology: Any = None
     slow: Any = None
     dies: dict = field(default_factory=dict)
@@ -188,6 +191,7 @@ def simulate(size, program, model):
 class _Simulation:
     def __init__(self, size, recorded, model):
         self.size, self.model, self.slow = size, model, model.factors(size).tolist()
+        self.rates = {"combine": model.gamma, "copy": model.copy, "compute": 1.0}
         self.steps, self.counts = [steps for steps, _ in recorded], tuple(count for _, count in recorded)
         self.at, self.ended = [0] * size, [math.inf] * size
         self.dies = [model.dies.get(r, math.inf) for r in range(size)]
@@ -225,8 +229,8 @@ class _Simulation:
                     return
                 if transfer.end > now:
                     return self._later(transfer.end, r)
-            elif step.kind in ("combine", "compute"):
-                took = step.size * (self.model.gamma if step.kind == "combine" else 1.0) * self.slow[r]
+            else:
+                took = step.size * self.rates[step.kind] * self.slow[r]
                 if took:
                     return self._later(now + took, r)
 
