@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import autodiff
 import backends
-from ref.spec import bounds
+from ref.spec import bounds, law
 from ref.spec.cases import choose, rng
 
 DOUBLE = ("float64",)  # the numbers of a schedule are float64 whatever the data are
@@ -442,3 +442,54 @@ def falling_times(low, high):
         return np.sort(rng(draw).permutation(ticks)[: c.K + 1])[::-1] / 64.0
 
     return make
+
+
+def solver_laws(id, given, *, order, back, grid, steps, kills, names):
+    """L2 .. L5 of a DPM solver: order, exactness for one point, round trip, agreement of the predictions."""
+
+    def model(c, variance, prediction=None):
+        return gaussian(lambda t: mild_vp(t)[2:], 1.5, variance, prediction or c.prediction)
+
+    def grids():
+        return [grid(mild_vp, 1.0, 1 / 64, k) for k in steps]
+
+    def of_order(impl, c, expect):
+        run = runner(impl, c, sde=mild_vp, model=model(c, 0.25))
+        shows_order(run, grids(), mild_vp, order, expect)
+
+    def one_point(impl, c, expect):
+        point = gaussian(lambda t: c.sde(t)[2:], 1.5, 0.0, c.prediction)
+        x = np.asarray(c.x, np.float64)
+        t, to = float(c.times[0]), float(c.times[-1])
+        wanted = flow_of_gaussian(c.sde, 1.5, 0.0, x, t, to)
+        reach = max(max(c.sde(float(s))[2:]) / c.sde(float(s))[3] for s in c.times if c.sde(float(s))[3] > 0)
+        small = min(c.sde(float(s))[2] for s in c.times)
+        limit = bounds.rounding(600 * c.K, (np.abs(x) + 9) * reach**2 / small**2, c.dtype)
+        expect(impl(c.replace(model=point)), wanted, limit, "the point's flow", scale=1e9)
+
+    def round_trip(impl, c, expect):
+        returns(runner(impl, c, sde=mild_vp, model=model(c, 0.25)), grids(), back, expect)
+
+    def agree(impl, c, expect):
+        run = {
+            p: runner(impl, c, sde=mild_vp, model=model(c, 0.25, p), prediction=p)(0.75, np.linspace(1.0, 0.125, 5))
+            for p in ("eps", "x0", "v", "score")
+        }
+        for p in ("x0", "v", "score"):
+            expect(run[p], run["eps"], 1e-11, p, scale=1.0)
+
+    word = {1: "first", 2: "second"}[order]
+    of_order.__doc__ = (
+        f"N(m, s^2), VP, steps even in ln(scale / std) from t = 1 to 1/64: against the exact flow of {word} order, within .1."
+    )
+    one_point.__doc__ = "Data that are one point m: the step is exact on any grid and SDE, a' m + (b' / b) (x - a m)."
+    round_trip.__doc__ = f"Up the times and down again is the identity to order {back}, within .1."
+    agree.__doc__ = "The exact models of N(m, s^2) that predict eps, x_0, v and the score lead to the same end."
+    wide = {"dtypes": DOUBLE}
+    bodies = (of_order, one_point, round_trip, agree)
+    for label, body, name in zip(("L2", "L3", "L4", "L5"), bodies, names, strict=True):
+        body.__name__, body.__module__ = name, f"ref.{id}_laws"
+        options = {"closed_form": label != "L5", "kills": kills[label], **wide}
+        if label == "L5":
+            options["passes_null"] = ("zeros", "constant", "identity")
+        law(id, label, given=given, **options)(body)
