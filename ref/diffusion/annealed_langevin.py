@@ -91,11 +91,13 @@ def annealed_stages(sigmas, step, steps, convention="full", denoise=True):
     return [*stages, Stage(sigmas[-1], 1.0, sigmas[-1] ** 2)] if denoise else stages
 
 
-def check_falling(function, sigmas, least=0.0):
-    """`sigmas`; ValueError unless there is one, all are > `least`, and each is below the one before."""
+def check_falling(function, sigmas, zero=False):
+    """`sigmas`; ValueError unless there is one, all are positive (with `zero` the last may be 0), and each is below the
+    one before."""
     if not sigmas:
         raise ValueError(f"{function}: sigmas is empty; needed at least one")
     for at, (before, sigma) in enumerate(zip([math.inf, *sigmas[:-1]], sigmas, strict=True)):
-        if not least < sigma < before:
-            raise ValueError(f"{function}: sigmas[{at}]={sigma} after {before}; needed numbers > {least:g} that fall")
+        last = zero and at == len(sigmas) - 1
+        if not sigma < before or not (sigma >= 0 if last else sigma > 0):
+            raise ValueError(f"{function}: sigmas[{at}]={sigma} after {before}; needed positive numbers that fall")
     return sigmas

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import autodiff
 import backends
-from ref.spec import bounds
+from ref.spec import bounds, law
 from ref.spec.cases import choose, rng
 
 DOUBLE = ("float64",)  # the numbers of a schedule are float64 whatever the data are
@@ -368,3 +368,128 @@ def moment_equations(impl, c, expect, times, h):
     ):  # fmt: skip
         limit = size * (h**4 * rate**5 / 30 + 40 * 2.0**-53 / h) + 1e-12 * np.abs(wanted)
         expect(found, wanted, limit, f"d {name} / dt", scale=np.max(limit) * 4 + np.max(np.abs(wanted)))
+
+
+# Solvers of the probability flow ---------------------------------------------------------------------
+
+
+def mild_vp(t):
+    """VP with beta from 0.1 to 4, where few steps already show an order."""
+    return plain_vp(t, 0.1, 4.0)
+
+
+def log_snr(sde, t):
+    _, _, a, b = sde(t)
+    return math.log(a / b)
+
+
+def even_in_log_snr(sde, first, last, steps):
+    """steps + 1 times from first to last with equal steps in ln(scale / std), by bisection."""
+    ends = log_snr(sde, first), log_snr(sde, last)
+    found = [first]
+    for k in range(1, steps):
+        wanted, low, high = ends[0] + (ends[1] - ends[0]) * k / steps, min(first, last), max(first, last)
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if (log_snr(sde, middle) > wanted) else (low, middle)
+        found.append((low + high) / 2)
+    return np.array([*found, last])
+
+
+def flow_of_gaussian(sde, mean, variance, x, t, to):
+    """x(to) on the exact probability flow of N(mean, variance) from x at t."""
+    (_, _, a, b), (_, _, a_to, b_to) = sde(t), sde(to)
+    ratio = (a_to**2 * variance + b_to**2) / (a * a * variance + b * b)
+    return a_to * mean + math.sqrt(ratio) * (x - a * mean)
+
+
+def shows_order(run, grids, sde, order, expect, mean=1.5, variance=0.25, within=0.1):
+    """run(x, times) on two grids, the second twice as fine, against the exact flow: the order of the error."""
+    errors = []
+    for times in grids:
+        t, to = float(times[0]), float(times[-1])
+        _, _, a, _ = sde(t)
+        start = a * mean + 0.75
+        errors.append(run(start, times) - flow_of_gaussian(sde, mean, variance, start, t, to))
+    expect.holds(bool(errors[0] and errors[1] and np.isfinite(errors).all()), "the errors are numbers and not 0")
+    expect.at_most(abs(errors[-1]), 0.2, "the error on the finer grid")
+    expect(order_of(errors), order, within, "order", scale=4.0)
+
+
+def returns(run, grids, order, expect, x=0.875, within=0.1):
+    """Up the times and down again, on two grids: the order of what is missing to the start."""
+    errors = [run(run(x, times[::-1].copy()), times) - x for times in grids]
+    expect.holds(bool(errors[0] and errors[1] and np.isfinite(errors).all()), "the errors are numbers and not 0")
+    expect.at_most(abs(errors[-1]), 0.2, "what is missing on the finer grid")
+    expect(order_of(errors), order, within, "order of the round trip", scale=4.0)
+
+
+def runner(impl, c, grid="times", **fields):
+    """run(x, grid) -> number: the sampler on one sample."""
+
+    def run(x, times):
+        out = impl(c.replace(x=np.array([x]), B=(1,), **{grid: np.asarray(times, np.float64)}, **fields))
+        return float(out[0])
+
+    return run
+
+
+def falling_times(low, high):
+    """A field: K + 1 falling times of 64ths in [low, high]."""
+
+    def make(draw, c):
+        ticks = np.arange(math.ceil(low * 64), int(high * 64) + 1)
+        return np.sort(rng(draw).permutation(ticks)[: c.K + 1])[::-1] / 64.0
+
+    return make
+
+
+def solver_laws(id, given, *, order, back, grid, steps, kills, names):
+    """L2 .. L5 of a DPM solver: order, exactness for one point, round trip, agreement of the predictions."""
+
+    def model(c, variance, prediction=None):
+        return gaussian(lambda t: mild_vp(t)[2:], 1.5, variance, prediction or c.prediction)
+
+    def grids():
+        return [grid(mild_vp, 1.0, 1 / 64, k) for k in steps]
+
+    def of_order(impl, c, expect):
+        run = runner(impl, c, sde=mild_vp, model=model(c, 0.25))
+        shows_order(run, grids(), mild_vp, order, expect)
+
+    def one_point(impl, c, expect):
+        point = gaussian(lambda t: c.sde(t)[2:], 1.5, 0.0, c.prediction)
+        x = np.asarray(c.x, np.float64)
+        t, to = float(c.times[0]), float(c.times[-1])
+        wanted = flow_of_gaussian(c.sde, 1.5, 0.0, x, t, to)
+        reach = max(max(c.sde(float(s))[2:]) / c.sde(float(s))[3] for s in c.times if c.sde(float(s))[3] > 0)
+        small = min(c.sde(float(s))[2] for s in c.times)
+        limit = bounds.rounding(600 * c.K, (np.abs(x) + 9) * reach**2 / small**2, c.dtype)
+        expect(impl(c.replace(model=point)), wanted, limit, "the point's flow", scale=1e9)
+
+    def round_trip(impl, c, expect):
+        returns(runner(impl, c, sde=mild_vp, model=model(c, 0.25)), grids(), back, expect)
+
+    def agree(impl, c, expect):
+        run = {
+            p: runner(impl, c, sde=mild_vp, model=model(c, 0.25, p), prediction=p)(0.75, np.linspace(1.0, 0.125, 5))
+            for p in ("eps", "x0", "v", "score")
+        }
+        for p in ("x0", "v", "score"):
+            expect(run[p], run["eps"], 1e-11, p, scale=1.0)
+
+    word = {1: "first", 2: "second"}[order]
+    of_order.__doc__ = (
+        f"N(m, s^2), VP, steps even in ln(scale / std) from t = 1 to 1/64: against the exact flow of {word} order, within .1."
+    )
+    one_point.__doc__ = "Data that are one point m: the step is exact on any grid and SDE, a' m + (b' / b) (x - a m)."
+    round_trip.__doc__ = f"Up the times and down again is the identity to order {back}, within .1."
+    agree.__doc__ = "The exact models of N(m, s^2) that predict eps, x_0, v and the score lead to the same end."
+    wide = {"dtypes": DOUBLE}
+    bodies = (of_order, one_point, round_trip, agree)
+    for label, body, name in zip(("L2", "L3", "L4", "L5"), bodies, names, strict=True):
+        body.__name__, body.__module__ = name, f"ref.{id}_laws"
+        options = {"closed_form": label != "L5", "kills": kills[label], **wide}
+        if label == "L5":
+            options["passes_null"] = ("zeros", "constant", "identity")
+        law(id, label, given=given, **options)(body)
