@@ -8,8 +8,9 @@ and the trilinear form <g, y> has two more faces: `convolve_input` (g, w) -> x, 
 convolution, and `convolve_weight` (x, g) -> w. The three rules are written in each other, so that
 derivatives of any order keep two arrays a node and run at the speed of a convolution.
 
-Each is a window gather and one matrix product, an image at a time: the columns of all images
-together, prod(size) times the input, would be the largest array of a model.
+Each is a window gather and one matrix product, a block of images at a time: the columns of all
+images together, prod(size) times the input, would be the largest array of a model, and those of one
+small image are too little work for a call.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def convolve(xp: Any, x: Any, w: Any, strides: tuple, dilation: tuple, groups: i
     size, kernel = tuple(w.shape[2:]), _kernel(xp, w, groups)
     spots = _spots(x.shape[2:], size, strides, dilation)
     out = xp.empty((x.shape[0], w.shape[0], *spots), dtype=xp.result_type(x, w))
-    for n, image in _columns(xp, x, size, strides, dilation, groups):
-        out[n, ...] = xp.reshape(xp.matmul(kernel, image), out.shape[1:])
+    for block, columns in _columns(xp, x, size, strides, dilation, groups):
+        out[block, ...] = _images(xp, xp.matmul(kernel, columns), block, w.shape[0], spots)
     return out
 
 
@@ -78,38 +79,74 @@ def convolve_input(
     # One filter a group: an outer product, which matmul would do line by line.
     product = xp.multiply if kernel.shape[-1] == 1 else xp.matmul
     channels, spots = w.shape[1] * groups, tuple(g.shape[2:])
-    rows = _grouped(xp, g, groups)
     out = xp.empty((g.shape[0], channels, *shape), dtype=xp.result_type(g, w))
-    for n in range(g.shape[0]):
-        image = xp.reshape(product(kernel, rows[n, ...]), (channels, *size, *spots))
-        out[n, ...] = sliding.overlap_add(xp, image, shape, strides, dilation)
+    for block in _blocks(g.shape[0], channels * math.prod(size) * math.prod(spots)):
+        images = block.stop - block.start
+        columns = product(kernel, _rows(xp, g, block, groups))
+        columns = xp.reshape(columns, (channels, 1, *size, images, *spots))
+        added = sliding.overlap_add(xp, columns, (images, *shape), (1, *strides), (1, *dilation))
+        out[block, ...] = xp.moveaxis(added, 1, 0)
     return out
 
 
 def convolve_weight(
     xp: Any, x: Any, g: Any, size: tuple, strides: tuple, dilation: tuple, groups: int
 ) -> Any:
-    channels, rows = x.shape[1] // groups, _grouped(xp, g, groups)
-    shape = (groups, channels * math.prod(size), rows.shape[2])
+    channels, filters = x.shape[1] // groups, g.shape[1] // groups
+    shape = (groups, channels * math.prod(size), filters)
     total = xp.zeros(shape, dtype=xp.result_type(x, g))
-    for n, image in _columns(xp, x, size, strides, dilation, groups):
-        total += xp.matmul(image, xp.matrix_transpose(rows[n, ...]))
+    for block, columns in _columns(xp, x, size, strides, dilation, groups):
+        total += xp.matmul(columns, xp.matrix_transpose(_rows(xp, g, block, groups)))
     return xp.reshape(xp.matrix_transpose(total), (g.shape[1], channels, *size))
+
+
+# Numbers in the columns of a block: what stays in a core's second cache beside the product's panels.
+BLOCK = 1 << 18
+
+
+def _blocks(images: int, numbers: int) -> Iterator[slice]:
+    """Slices of the batch, each of about BLOCK numbers; `numbers` is what one image takes."""
+    step = max(1, min(images, BLOCK // max(numbers, 1)))
+    for start in range(0, images, step):
+        yield slice(start, min(start + step, images))
 
 
 def _columns(
     xp: Any, x: Any, size: tuple, strides: tuple, dilation: tuple, groups: int
-) -> Iterator[tuple[int, Any]]:
-    """Image after image as [G, C/G prod(size), prod(places)], all in the same memory."""
-    spots = _spots(x.shape[2:], size, strides, dilation)
-    shape = (groups, x.shape[1] // groups * math.prod(size), math.prod(spots))
+) -> Iterator[tuple[slice, Any]]:
+    """(block of images, its columns [G, C/G prod(size), images prod(places)]), all in the same memory.
+
+    The images stand as one more axis that the window does not slide along.
+    """
+    spots, C = _spots(x.shape[2:], size, strides, dilation), x.shape[1]
+    rows = C // groups * math.prod(size)
     itself = all(n == 1 for n in (*size, *strides))
-    room = None if itself else xp.empty((x.shape[1], *size, *spots), dtype=x.dtype)
-    for n in range(x.shape[0]):
-        image = x[n, ...]
-        if not itself:
-            image = sliding.windows(xp, image, size, strides, dilation, out=room)
-        yield n, xp.reshape(image, shape)
+    room = None
+    for block in _blocks(x.shape[0], C * math.prod(size) * math.prod(spots)):
+        images = block.stop - block.start
+        if itself:
+            columns = x[block.start, ...] if images == 1 else xp.moveaxis(x[block, ...], 1, 0)
+        else:
+            shape = (C, 1, *size, images, *spots)
+            if room is None or room.shape != shape:
+                room = xp.empty(shape, dtype=x.dtype)
+            places = xp.moveaxis(x[block, ...], 1, 0)
+            columns = sliding.windows(xp, places, (1, *size), (1, *strides), (1, *dilation), out=room)
+        yield block, xp.reshape(columns, (groups, rows, images * math.prod(spots)))
+
+
+def _images(xp: Any, product: Any, block: slice, filters: int, spots: tuple) -> Any:
+    """[G, O/G, images prod(places)] -> [images, O, *places]"""
+    images = block.stop - block.start
+    return xp.moveaxis(xp.reshape(product, (filters, images, *spots)), 1, 0)
+
+
+def _rows(xp: Any, g: Any, block: slice, groups: int) -> Any:
+    """g of a block of images as [G, O/G, images prod(places)]"""
+    images, filters = block.stop - block.start, g.shape[1]
+    shape = (groups, filters // groups, images * math.prod(g.shape[2:]))
+    part = g[block.start, ...] if images == 1 else xp.moveaxis(g[block, ...], 1, 0)
+    return xp.reshape(part, shape)
 
 
 def _spots(spatial: tuple, size: tuple, strides: tuple, dilation: tuple) -> tuple:
@@ -119,11 +156,6 @@ def _spots(spatial: tuple, size: tuple, strides: tuple, dilation: tuple) -> tupl
 def _kernel(xp: Any, w: Any, groups: int) -> Any:
     """[G, O/G, C/G prod(size)]"""
     return xp.reshape(w, (groups, w.shape[0] // groups, math.prod(w.shape[1:])))
-
-
-def _grouped(xp: Any, g: Any, groups: int) -> Any:
-    """[N, G, O/G, prod(places)]"""
-    return xp.reshape(g, (g.shape[0], groups, g.shape[1] // groups, math.prod(g.shape[2:])))
 
 
 def _common(node: Any) -> dict:

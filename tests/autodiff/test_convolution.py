@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 
 import backends
-from autodiff import grad, hvp, saved_bytes, tensor, vjp
+from autodiff import grad, hvp, rules_conv, saved_bytes, tensor, vjp
 from autodiff.arrays import pad, topk
 from autodiff.convolution import avg_pool, conv, conv_transpose, max_pool
 from autodiff.ops import matmul, reshape, windows
@@ -64,6 +64,28 @@ def test_convolution_is_its_sum_and_the_transpose_its_adjoint(case):
     back = conv_transpose(v, w, output_padding=extra, **options)
     assert back.shape == x.shape and np.sum(back * x) == np.sum(y * v)
     assert np.array_equal(back, vjp(lambda x: conv(x, w, **options), x)[1](v)[0])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "strict"])
+@pytest.mark.parametrize(
+    "options", [{"padding": 1}, {"padding": 2, "stride": 2, "dilation": 2, "groups": 2}, {"size": 1}]
+)
+def test_blocks_of_images_of_every_size_give_the_same(monkeypatch, options, backend):
+    """Whole numbers: one image a block, two and a rest, all seven at once, to the bit."""
+    k = options.get("size", 3)
+    options = {name: value for name, value in options.items() if name != "size"}
+    g, b = np.random.default_rng(0), backends.get(backend)
+    x = b.from_numpy(g.integers(-4, 5, (7, 4, 5, 6)).astype(float))
+    w = b.from_numpy(g.integers(-4, 5, (6, 4 // options.get("groups", 1), k, k)).astype(float))
+    found = []
+    numbers = 4 * k * k * int(np.prod(conv(x, w, **options).shape[2:]))
+    for block in (1, 2 * numbers, 1 << 18):
+        monkeypatch.setattr(rules_conv, "BLOCK", block)
+        y, pull = vjp(lambda x, w: conv(x, w, **options), x, w)
+        cotangent = b.from_numpy(np.random.default_rng(1).integers(-3, 4, y.shape).astype(float))
+        found.append([b.to_numpy(a) for a in (y, *pull(cotangent))])
+    for other in found[1:]:
+        assert all(np.array_equal(a, c) for a, c in zip(found[0], other, strict=True))
 
 
 @given(convolutions())
