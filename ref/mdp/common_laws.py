@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from ref.spec import bounds
-from ref.spec.cases import Flag, cases, choose, dims, rng
+from ref.spec import bounds, get
+from ref.spec.cases import Flag, batch, cases, choose, dims, rng
 
 GAMMAS = (0.5, 0.0, 0.75, 0.9, 0.9375)
 
@@ -179,3 +179,95 @@ def chain_to_an_end(S, reward):
         P[s, 0, min(s + 1, S - 1)] = 1
     R[-1] = 0
     return P, R
+
+
+# Recorded trajectories --------------------------------------------------------------------------------
+
+
+def laid(c, x):
+    """x[*B T] with time on the axis that the case says."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, c.time_axis)) if c.time_axis == 0 else x
+
+
+def rows(c, x):
+    """x[*N] as [rows T]."""
+    x = np.moveaxis(np.asarray(x), 0, -1) if c.time_axis == 0 else np.asarray(x)
+    return x.reshape(int(np.prod(c.B)), c.T)
+
+
+def unrowed(c, x):
+    """[rows T] in the case's layout."""
+    return laid(c, np.asarray(x).reshape(*c.B, c.T))
+
+
+def trajectory_space(id, **fields):
+    """Recordings of up to six steps, side by side, whose episodes end and are cut here and there."""
+
+    def numbers(draw, c):
+        return laid(c, rng(draw).integers(-8, 9, (*c.B, c.T)) / 4.0)
+
+    def marks(name):
+        def make(draw, c):
+            chance = 0.3 if c.marked in (name, "both") else 0.0
+            return laid(c, rng(draw).random((*c.B, c.T)) < chance)
+
+        return make
+
+    given = {
+        "B": batch(1, 3), "T": dims(0, 6), "time_axis": choose(-1, 0), "gamma": choose(0.75, 1.0, 0.5, 0.0, 0.99),
+        "N": lambda draw, c: (c.T, *c.B) if c.time_axis == 0 else (*c.B, c.T),
+        "marked": choose("both", "terminated", "truncated", "none"),
+        "rewards": numbers, "values": numbers, "next_values": numbers,
+        "terminated": marks("terminated"), "truncated": marks("truncated"),
+    }  # fmt: skip
+    some = {"T": dims(2, 6), "B": choose((), (2,), (3,))}
+    flags = {
+        "empty": Flag(lambda c: 0 in c.N, {"T": 0}),
+        "some": Flag(lambda c: c.T > 1 and 0 not in c.B, some),
+        "ends": Flag(lambda c: bool(inner(c, "terminated").any()), {"T": dims(2, 6), "marked": "terminated"}),
+        "cuts": Flag(lambda c: bool(inner(c, "truncated").any()), {"T": dims(2, 6), "marked": "truncated"}),
+        "time_first": Flag(lambda c: c.time_axis == 0 and len(c.B) == 1 and c.B[0] not in (0, c.T),
+                           {"T": dims(2, 6), "time_axis": 0, "B": (3,)}),
+    }  # fmt: skip
+    positional = get(id).parameters[0]
+    names = [n for n in ("rewards", "values", "next_values", "terminated", "truncated") if n not in positional]
+    for name in names:
+        given.pop(name)
+    space = cases(id, flags=flags)  # `values` names kinds of arrays there, and an argument here
+    return space._replace(fields={**given, **fields, **space.fields})
+
+
+def inner(c, name):
+    """[rows T-1]: the marks of steps that are not the last."""
+    return rows(c, c[name])[:, :-1]
+
+
+def trip_bound(c):
+    """T products and sums, of numbers that a discount shrinks and at most T of which add up."""
+    return bounds.rounding(8 * (c.T + 1), trip_size(c), c.dtype)
+
+
+def trip_size(c):
+    sizes = [
+        np.max(np.abs(c[n][np.isfinite(c[n])]), initial=0.0) for n in ("rewards", "values", "next_values") if n in c
+    ]
+    return 2 * (c.T + 1) * (sum(sizes) + 0.25)
+
+
+def ways(P, policy, start, T):
+    """Every way of T steps: (states[n T+1], actions[n T], chances[n]) from each state that `start` gives a chance."""
+    states, actions, chance = np.arange(len(start))[:, None], np.zeros((len(start), 0), int), np.asarray(start)
+    b, t = np.indices(P.shape[1:]).reshape(2, -1)
+    for _ in range(T):
+        last = states[:, -1]
+        p = chance[:, None] * policy[last][:, b] * P[last][:, b, t]
+        way, on = np.nonzero(p)
+        states = np.concatenate([states[way], t[on][:, None]], 1)
+        actions, chance = np.concatenate([actions[way], b[on][:, None]], 1), p[way, on]
+    return states, actions, chance
+
+
+def small_model(draw_seed, S=2, A=2, parts=4):
+    """(P, R, policy) of a small model, by a seed."""
+    g = np.random.default_rng(draw_seed)
+    return chances(g, (S, A, S), parts), g.integers(-8, 9, (S, A)) / 4.0, chances(g, (S, A), parts)
