@@ -1,6 +1,7 @@
 """Discounted returns, from the last step backwards.
 
-Source: Sutton & Barto 2018, Eq. 3.8-3.9; Zhao 2025, Mathematical Foundations of Reinforcement Learning, sec. 2.1 and 5.2.
+Source: Sutton & Barto 2018, Eq. 3.8-3.9; Zhao 2025, Mathematical Foundations of Reinforcement Learning, sec. 2.1 and
+5.2.
 
     G_t = r_t + gamma G_{t+1} = sum_i gamma^i r_{t+i}       to the end of the episode, or of the recording
 

@@ -29,7 +29,8 @@ def summed(c, n):
 @law(
     ID, "L1", closed_form=True, given=space.reach("empty", "ends", "cuts", "time_first"),
     kills=["one_step_more", "truncation_is_termination", "runs_through_cuts", "flags_of_the_step_before",
-           "value_discounted_once", "rlax_docstring", "last_step_ends", "always_time_last", "short_windows_have_no_value"],
+           "value_discounted_once", "rlax_docstring", "last_step_ends", "always_time_last",
+           "short_windows_have_no_value"],
 )  # fmt: skip
 def sum_over_the_window(impl, c, expect):
     "sum_{i < m} gamma^i r_{t+i} + gamma^m V, m = n or what is left; no V where the window's last step terminated."
