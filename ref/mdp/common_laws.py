@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from ref.spec import bounds
-from ref.spec.cases import Flag, cases, choose, dims, rng
+from ref.spec import bounds, get
+from ref.spec.cases import Flag, batch, cases, choose, dims, ints, rng
 
 GAMMAS = (0.5, 0.0, 0.75, 0.9, 0.9375)
 
@@ -179,3 +179,182 @@ def chain_to_an_end(S, reward):
         P[s, 0, min(s + 1, S - 1)] = 1
     R[-1] = 0
     return P, R
+
+
+# Recorded trajectories --------------------------------------------------------------------------------
+
+
+def laid(c, x):
+    """x[*B T] with time on the axis that the case says."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, c.time_axis)) if c.time_axis == 0 else x
+
+
+def rows(c, x):
+    """x[*N] as [rows T]."""
+    x = np.moveaxis(np.asarray(x), 0, -1) if c.time_axis == 0 else np.asarray(x)
+    return x.reshape(int(np.prod(c.B)), c.T)
+
+
+def unrowed(c, x):
+    """[rows T] in the case's layout."""
+    return laid(c, np.asarray(x).reshape(*c.B, c.T))
+
+
+def trajectory_space(id, **fields):
+    """Recordings of up to six steps, side by side, whose episodes end and are cut here and there."""
+
+    def numbers(draw, c):
+        return laid(c, rng(draw).integers(-8, 9, (*c.B, c.T)) / 4.0)
+
+    def marks(name):
+        def make(draw, c):
+            chance = c.chance if c.marked in (name, "both") else 0.0
+            return laid(c, rng(draw).random((*c.B, c.T)) < chance)
+
+        return make
+
+    given = {
+        "B": batch(1, 3), "T": dims(0, 6), "time_axis": choose(-1, 0), "gamma": choose(0.75, 1.0, 0.5, 0.0, 0.99),
+        "N": lambda draw, c: (c.T, *c.B) if c.time_axis == 0 else (*c.B, c.T),
+        "marked": choose("both", "terminated", "truncated", "none"), "chance": 0.3,
+        "rewards": numbers, "values": numbers, "next_values": numbers,
+        "terminated": marks("terminated"), "truncated": marks("truncated"),
+    }  # fmt: skip
+    some = {"T": dims(2, 6), "B": choose((), (2,), (3,))}
+    flags = {
+        "empty": Flag(lambda c: 0 in c.N, {"T": 0}),
+        "some": Flag(lambda c: c.T > 1 and 0 not in c.B, some),
+        "ends": Flag(lambda c: bool(inner(c, "terminated").any()), {"T": dims(2, 6), "marked": "terminated", "chance": 0.6}),
+        "cuts": Flag(lambda c: bool(inner(c, "truncated").any()), {"T": dims(2, 6), "marked": "truncated", "chance": 0.6}),
+        "time_first": Flag(lambda c: c.time_axis == 0 and len(c.B) == 1 and c.B[0] not in (0, c.T),
+                           {"T": dims(2, 6), "time_axis": 0, "B": (3,)}),
+    }  # fmt: skip
+    positional = get(id).parameters[0]
+    names = [n for n in ("rewards", "values", "next_values", "terminated", "truncated") if n not in positional]
+    for name in names:
+        given.pop(name)
+    return space_of(id, flags, {**given, **fields})
+
+
+def space_of(id, flags, fields):
+    """`cases`, in which `values` names kinds of arrays, for algorithms that have an argument of that name."""
+    space = cases(id, flags=flags)
+    return space._replace(fields={**fields, **space.fields})
+
+
+def inner(c, name):
+    """[rows T-1]: the marks of steps that are not the last."""
+    return rows(c, c[name])[:, :-1]
+
+
+def trip_bound(c):
+    """T products and sums, of numbers that a discount shrinks and at most T of which add up."""
+    return bounds.rounding(8 * (c.T + 1), trip_size(c), c.dtype)
+
+
+def trip_size(c):
+    sizes = [
+        np.max(np.abs(c[n][np.isfinite(c[n])]), initial=0.0) for n in ("rewards", "values", "next_values") if n in c
+    ]
+    return 2 * (c.T + 1) * (sum(sizes) + 0.25)
+
+
+def ways(P, policy, start, T):
+    """Every way of T steps: (states[n T+1], actions[n T], chances[n]) from each state that `start` gives a chance."""
+    states, actions, chance = np.arange(len(start))[:, None], np.zeros((len(start), 0), int), np.asarray(start)
+    b, t = np.indices(P.shape[1:]).reshape(2, -1)
+    for _ in range(T):
+        last = states[:, -1]
+        p = chance[:, None] * policy[last][:, b] * P[last][:, b, t]
+        way, on = np.nonzero(p)
+        states = np.concatenate([states[way], t[on][:, None]], 1)
+        actions, chance = np.concatenate([actions[way], b[on][:, None]], 1), p[way, on]
+    return states, actions, chance
+
+
+def small_model(draw_seed, S=2, A=2, parts=4):
+    """(P, R, policy) of a small model, by a seed."""
+    g = np.random.default_rng(draw_seed)
+    return chances(g, (S, A, S), parts), g.integers(-8, 9, (S, A)) / 4.0, chances(g, (S, A), parts)
+
+
+def shaped(expect, found, *kinds):
+    """The results, of which every one must be an array of the (dtype, shape) that is said."""
+    fine = isinstance(found, tuple) and len(found) == len(kinds)
+    fine = fine and all(
+        isinstance(x, np.ndarray) and (x.dtype, x.shape) == k for x, k in zip(found, kinds, strict=True)
+    )
+    expect.holds(fine, f"the results are arrays of {', '.join(f'{np.dtype(d)}{list(s)}' for d, s in kinds)}")
+    return found
+
+
+# Rows of transitions ----------------------------------------------------------------------------------
+
+
+def transition_space(id, **fields):
+    """Up to four rows of up to three transitions over three states and two actions, by the algorithm's names."""
+    row = ints("k n", 0, "S"), ints("k n", 0, "A")
+    given = {
+        "k": dims(0, 4), "n": dims(0, 3), "S": dims(1, 3), "A": dims(1, 2), "gamma": choose(0.75, 1.0, 0.5, 0.0),
+        **fields, "values": quarters("S"), "q": quarters("S", "A"), "policy": policies,
+        "states": row[0], "actions": row[1],
+        "rewards": quarters("k", "n"), "next_states": row[0], "next_actions": row[1],
+        "terminated": lambda draw, c: rng(draw).random((c.k, c.n)) < 0.3,
+        "rates": lambda draw, c: rng(draw).integers(0, 5, c.k) / 4.0,
+    }  # fmt: skip
+    positional = get(id).parameters[0]
+    drop = {"values", "q", "policy", "actions", "next_actions"} - set(positional)
+    flags = {
+        "none": Flag(lambda c: c.k * c.n == 0, {"k": 0}),
+        "ends": Flag(lambda c: bool(c.terminated.any()), {"k": dims(2, 4), "n": dims(2, 3)}),
+        "twice": Flag(_twice, {"S": 1, "A": 1, "k": dims(1, 4), "n": dims(2, 3)}),
+    }
+    return space_of(id, flags, {n: f for n, f in given.items() if n not in drop})
+
+
+def _twice(c):
+    """Some row meets an entry twice."""
+    index = c.states * c.A + (c.actions if "actions" in c else 0)
+    return any(len(set(row)) < len(row) for row in index.tolist())
+
+
+def rows_bound(c, table):
+    """A row: two roundings a transition and one more an entry; rates up to 1 and n moves on one entry let an error
+    grow by at most 1 + n (1 + gamma)."""
+    growth = (2 + 2 * max(c.n, 1)) ** c.k
+    return bounds.rounding(8 * max(c.n, 1) * (c.k + 1), growth * table_size(c, table), c.dtype)
+
+
+def table_size(c, table):
+    return 2 + np.max(np.abs(table), initial=0) + np.max(np.abs(c.rewards), initial=0)
+
+
+def moved(c, table, later):
+    """The rows by hand in float64: later(table, k, i) is what follows transition i of row k, if it did not end."""
+    table = np.asarray(table, np.float64).copy()
+    for k in range(c.k):
+        before = table.copy()
+        for i in range(c.n):
+            at = (c.states[k, i], c.actions[k, i]) if "actions" in c else (c.states[k, i],)
+            follows = 0.0 if c.terminated[k, i] else later(before, k, i)
+            table[at] += float(c.rates[k]) * (float(c.rewards[k, i]) + c.gamma * follows - before[at])
+    return table
+
+
+def updated(states, rewards, next_states, terminated, rates, table, later, *, gamma, actions=None, **edit):
+    """The update of mutants: rows in plain loops, whose parts an edit replaces."""
+    out = np.asarray(table).copy()
+    for k in range(len(rates)):
+        before = out if edit.get("in_row") else out.copy()
+        for i in range(states.shape[1]):
+            at = edit.get("at", lambda s, t: s)(states[k, i], next_states[k, i])
+            at = (at,) if actions is None else (at, actions[k, i])
+            end = edit.get("end", lambda e: e)(terminated[k, i])
+            follows = 0.0 if end else later(before, k, i)
+            if edit.get("multiplies"):
+                follows = (1 - terminated[k, i]) * later(before, k, i)
+            target = edit.get("target", lambda r, v: r + gamma * v)(rewards[k, i], follows)
+            rate = edit.get("rate", lambda a: a)(rates[k])
+            move = edit.get("move", lambda rate, target, old: rate * (target - old))(rate, target, before[at])
+            out[at] = (before[at] if edit.get("last_wins") else out[at]) + move
+    return out.astype(table.dtype)

@@ -26,7 +26,7 @@ from autodiff import namespace
 from ref.mdp.model import backup, check_count, check_gamma, check_model, greedy
 from ref.spec import bind, spec
 
-SIGNATURE = "P[S A S], R[S A], final[S] -> values[n S], policy[h S A]"
+SIGNATURE = "P[S A S], R[S A], final[S] -> values:tree, policy:tree"
 
 
 @spec("mdp.finite_horizon", SIGNATURE)

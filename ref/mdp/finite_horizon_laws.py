@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ref.mdp.common_laws import deterministic, f64, model_space, quarters, ring
+from ref.mdp.common_laws import deterministic, f64, model_space, quarters, ring, shaped
 from ref.spec import bounds, law, mutant
 from ref.spec.cases import choose, dims
 
@@ -12,11 +12,14 @@ ID = "mdp.finite_horizon"
 space = model_space(
     ID, S=dims(1, 3), A=dims(1, 2), gamma=choose(1.0, 0.5, 0.75, 0.0), final=quarters("S"),
     horizon=lambda draw, c: draw(dims(1, 3 - (c.S == 3)).strategy(False)),
-    h=lambda draw, c: c.horizon, n=lambda draw, c: c.horizon + 1,
 )  # fmt: skip
 
 small = {"kind": "stochastic", "S": dims(2, 3), "A": 2}  # every plan is played: few states and actions
 space = space._replace(flags={**space.flags, "chancy": space.flags["chancy"]._replace(build=small)})
+
+
+def induced(impl, c, expect):
+    return shaped(expect, impl(c), (c.dtype, (c.horizon + 1, c.S)), (c.dtype, (c.horizon, c.S, c.A)))
 
 
 def bound(c):
@@ -45,7 +48,7 @@ def plans(c):
 )  # fmt: skip
 def best_of_all_plans(impl, c, expect):
     "values[h] is the best of all (A^S)^h plans, each played out forward; values[0] = final."
-    values, _ = impl(c)
+    values, _ = induced(impl, c, expect)
     expect(values[-1], np.max(plans(c), 0), bound(c), "values[h]", scale=scale(c))
     expect.same(values[0], c.final, "values[0]")
 
@@ -55,7 +58,7 @@ def best_of_all_plans(impl, c, expect):
 )  # fmt: skip
 def the_policy_earns_the_value(impl, c, expect):
     "Played by the clock (policy[h - 1 - t] at step t), the policy earns values[h]; a row has a single 1."
-    values, policy = impl(c)
+    values, policy = induced(impl, c, expect)
     P, R, total, reach = *f64(c.P, c.R), np.zeros(c.S), np.eye(c.S)
     for t in range(c.horizon):
         pi = np.asarray(policy[c.horizon - 1 - t], np.float64)
@@ -77,7 +80,7 @@ def no_fixed_policy_is_better(impl, c, expect):
     P = np.zeros((3, 2, 3))
     P[0, 0, 0] = P[0, 1, 1] = P[1, :, 2] = P[2, :, 2] = 1
     R = np.array([[1.0, 0.0], [5.0, 5.0], [0.0, 0.0]])
-    values, policy = impl(c.replace(P=P, R=R, final=np.zeros(3)))
+    values, policy = induced(impl, c.replace(P=P, R=R, final=np.zeros(3)), expect)
     expect.same(values[:, 0], np.array([0.0, 1.0, 5.0, 6.0, 7.0]), "worth of state 0")
     expect.same(policy[:, 0, 0], np.array([1.0, 0.0, 1.0, 1.0]), "staying, by the steps left")
 
@@ -85,7 +88,7 @@ def no_fixed_policy_is_better(impl, c, expect):
 @law(ID, "L4", closed_form=True, given=space.where(gamma=0.0), kills=["discounts_the_reward", "worst_action"])
 def one_step_is_the_best_reward(impl, c, expect):
     "gamma = 0: every value but the final one is max_a R, exactly."
-    values, _ = impl(c)
+    values, _ = induced(impl, c, expect)
     expect.same(values[1:], np.broadcast_to(np.max(c.R, 1), (c.horizon, c.S)))
 
 

@@ -30,7 +30,7 @@ from ref.mdp.model import check_rows
 from ref.spec import spec
 
 
-@spec("mdp.from_table", "table:tree -> P[N A N], R[N A]", backends=("numpy",))
+@spec("mdp.from_table", "table:tree -> P:tree, R:tree", backends=("numpy",))
 def from_table(table):
     """Chances and expected rewards of a table of transitions, with one more state for the end.
 

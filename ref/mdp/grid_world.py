@@ -31,7 +31,7 @@ from ref.spec import spec
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1), (0, 0))
 
 
-@spec("mdp.grid_world", "rows:int[], columns:int[] -> P[S A S], R[S A]", backends=("numpy",))
+@spec("mdp.grid_world", "rows:int[], columns:int[] -> P:tree, R:tree", backends=("numpy",))
 def grid_world(
     rows,
     columns,

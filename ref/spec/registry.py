@@ -14,6 +14,7 @@ import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ref.families import FAMILIES
 from ref.spec.signature import Signature, parse
@@ -107,7 +108,7 @@ class Spec:
 
         return ("composite", "fused") if find(self.id, backend) else ("composite",)
 
-    @property
+    @cached_property
     def parameters(self):
         """(positional names, keyword names) of the function."""
         params = inspect.signature(self.function).parameters.values()
