@@ -7,7 +7,14 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    Terms, even_batch, plain, policy_cases, policy_laws, policy_mutant, reduction_mutants, weights,
+    Terms,
+    even_batch,
+    plain,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    reduction_mutants,
+    weights,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import choose

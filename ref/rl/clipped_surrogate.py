@@ -36,8 +36,9 @@ from __future__ import annotations
 
 import math
 
-from autodiff import fusable, namespace, stop_gradient
+from autodiff import fusable, namespace
 from ref.rl.importance_ratio import log_ratio
+from ref.rl.reduce import data
 from ref.spec import bind, spec
 
 SIGNATURE = "log_probs[B T], old_log_probs[B T], advantages[B t], mask:bool[B T]"
@@ -87,11 +88,11 @@ def clipped_surrogate(
     """
     check_policy("clipped_surrogate", log_probs, old_log_probs, advantages, mask, eps_low, eps_high, dual_clip, level)
     xp = namespace(log_probs, old_log_probs, advantages, mask, weights)
-    a = xp.where(mask, stop_gradient(advantages), 0.0)
+    a = xp.where(mask, data(advantages), 0.0)
     low = xp.where(a < 0, math.log1p(-eps_low) if eps_low < 1 else -math.inf, xp.full_like(a, -math.inf))
     high = xp.where(a < 0, math.inf if dual_clip is None else math.log(dual_clip), xp.full_like(a, math.log1p(eps_high)))
     gap = _log_ratio(xp, log_probs, old_log_probs, mask, level)
-    return xp.sum(xp.sum(xp.multiply(-a, xp.exp(xp.clip(gap, low, high))), axis=-1) * stop_gradient(weights))
+    return xp.sum(xp.sum(xp.multiply(-a, xp.exp(xp.clip(gap, low, high))), axis=-1) * data(weights))
 
 
 def _log_ratio(xp, log_probs, old_log_probs, mask, level):
@@ -100,7 +101,7 @@ def _log_ratio(xp, log_probs, old_log_probs, mask, level):
     if level == "token":
         return gap
     own = xp.where(mask, log_probs, 0.0)
-    return stop_gradient(gap) + (own - stop_gradient(own))
+    return data(gap) + (own - data(own))
 
 
 def check_policy(

@@ -7,8 +7,18 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    RANGES, by_multiplying, clip_loss, clipped, clipped_terms, dyadics, even_batch, filled_mask, policy_cases, policy_laws,
-    policy_mutant, surrogate,
+    RANGES,
+    by_multiplying,
+    clip_loss,
+    clipped,
+    clipped_terms,
+    dyadics,
+    even_batch,
+    filled_mask,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    surrogate,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import Flag, choose, dims

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ref.rl.common_laws import (
-    clip_loss, clipped_terms, even_batch, policy_cases, policy_laws, policy_mutant, reduction_mutants, surrogate, weights,
+    clip_loss,
+    clipped_terms,
+    even_batch,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    reduction_mutants,
+    surrogate,
+    weights,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import choose

@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ref.rl.common_laws import (
-    clip_loss, clipped_terms, even_batch, loss_bound, plain_weights, policy_cases, policy_laws, policy_mutant,
-    reduction_mutants, total,
+    clip_loss,
+    clipped_terms,
+    even_batch,
+    loss_bound,
+    plain_weights,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    reduction_mutants,
+    total,
 )  # fmt: skip
 from ref.spec import law
 from ref.spec.cases import choose

@@ -7,8 +7,18 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    Terms, clip_loss, clipped_terms, even_batch, log_probs, plain_weights, policy_cases, policy_laws, policy_mutant,
-    reduction_mutants, total, weights,
+    Terms,
+    clip_loss,
+    clipped_terms,
+    even_batch,
+    log_probs,
+    plain_weights,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    reduction_mutants,
+    total,
+    weights,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import Flag, choose, dims

@@ -7,7 +7,16 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    Terms, any_mask, clip_loss, clipped, even_batch, policy_cases, policy_laws, policy_mutant, reduction_mutants, weights,
+    Terms,
+    any_mask,
+    clip_loss,
+    clipped,
+    even_batch,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    reduction_mutants,
+    weights,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import Flag, choose, dims

@@ -23,7 +23,8 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import namespace, stop_gradient
+from autodiff import namespace
+from ref.rl.reduce import data
 from ref.rl.sequence_log_prob import lengths
 from ref.spec import bind, spec
 
@@ -70,7 +71,7 @@ def log_ratio(function, log_probs, old_log_probs, mask, level):
     if level not in LEVELS:
         raise ValueError(f"{function}: level={level!r}; needed one of {', '.join(LEVELS)}")
     xp = namespace(log_probs, old_log_probs, mask)
-    gap = xp.where(mask, log_probs - stop_gradient(old_log_probs), 0.0)
+    gap = xp.where(mask, log_probs - data(old_log_probs), 0.0)
     if level == "token":
         return gap
     total = xp.sum(gap, axis=-1)

@@ -30,7 +30,8 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import namespace, stop_gradient
+from autodiff import namespace
+from ref.rl.reduce import data
 from ref.spec import bind, spec
 
 SIGNATURE = "log_probs[*B], ref_log_probs[*B] -> [*B]"
@@ -75,17 +76,17 @@ def kl_estimator(
     bind("kl_estimator", signature, log_probs=log_probs, ref_log_probs=ref_log_probs, old_log_probs=old_log_probs)
     check_kind("kl_estimator", kind, gradient, clamp, clamp_value)
     xp = namespace(log_probs, ref_log_probs, old_log_probs)
-    log_u = xp.subtract(stop_gradient(ref_log_probs), log_probs)
+    log_u = xp.subtract(data(ref_log_probs), log_probs)
     if clamp is not None:
         log_u = xp.clip(log_u, -clamp, clamp)
     found = _estimate(xp, kind, log_u)
     if gradient == "k2":
         k2 = _estimate(xp, "k2", log_u)
-        found = stop_gradient(found) + (k2 - stop_gradient(k2))
+        found = data(found) + (k2 - data(k2))
     if clamp_value is not None:
         found = xp.clip(found, -clamp_value, clamp_value)
     if old_log_probs is not None:
-        found = found * xp.exp(log_probs - stop_gradient(old_log_probs))
+        found = found * xp.exp(log_probs - data(old_log_probs))
     return found
 
 

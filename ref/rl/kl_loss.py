@@ -19,8 +19,9 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import fusable, namespace, stop_gradient
+from autodiff import fusable, namespace
 from ref.rl.kl_estimator import check_kind, kl_estimator
+from ref.rl.reduce import data
 from ref.spec import bind, spec
 
 SIGNATURE = "log_probs[B T], ref_log_probs[B T], mask:bool[B T], weights[B]"
@@ -67,4 +68,4 @@ def kl_loss(
     lp, ref = (xp.where(mask, x, 0.0) for x in (log_probs, ref_log_probs))
     old = None if old_log_probs is None else xp.where(mask, old_log_probs, 0.0)
     how = {"gradient": gradient, "old_log_probs": old, "clamp": clamp, "clamp_value": clamp_value}
-    return xp.sum(xp.sum(kl_estimator(lp, ref, kind=kind, **how), axis=-1) * stop_gradient(weights))
+    return xp.sum(xp.sum(kl_estimator(lp, ref, kind=kind, **how), axis=-1) * data(weights))

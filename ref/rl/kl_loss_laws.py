@@ -7,7 +7,14 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    Terms, batch_flags, by_multiplying, dyadics, filled_mask, log_probs, policy_laws, policy_mutant,
+    Terms,
+    batch_flags,
+    by_multiplying,
+    dyadics,
+    filled_mask,
+    log_probs,
+    policy_laws,
+    policy_mutant,
 )  # fmt: skip
 from ref.spec.cases import Flag, cases, choose, dims, none_or
 

@@ -5,8 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from ref.rl.common_laws import (
-    RANGES, Terms, by_multiplying, clip_loss, clipped_terms, dyadics, even_batch, local_mean, numerator_only,
-    other_reduction, plain_weights, policy_cases, policy_laws, policy_mutant, surrogate, total, weights,
+    RANGES,
+    Terms,
+    by_multiplying,
+    clip_loss,
+    clipped_terms,
+    dyadics,
+    even_batch,
+    local_mean,
+    numerator_only,
+    other_reduction,
+    plain_weights,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    surrogate,
+    total,
+    weights,
 )  # fmt: skip
 from ref.spec import bounds, law, mutant
 from ref.spec.cases import Flag, choose, dims

@@ -28,7 +28,7 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import namespace
+from autodiff import is_tensor, namespace
 from ref.nn.rms_norm import widened
 from ref.spec import bind, spec
 
@@ -80,6 +80,11 @@ def reduce(loss, mask, *, reduction, count=None, length=None, empty="refuse"):
     return xp.astype(xp.sum(xp.sum(wide, axis=-1) * weight), loss.dtype)
 
 
+def data(x):
+    """`x` as a given number: a Tensor without its gradient, an array as it is."""
+    return x.detach() if is_tensor(x) else x
+
+
 def row_weights(function, mask, dtype, *, reduction, count=None, length=None, empty="refuse"):
     """w[B]: what every kept token of row i weighs. `function` is named in the errors."""
     if reduction not in REDUCTIONS:
@@ -91,7 +96,7 @@ def row_weights(function, mask, dtype, *, reduction, count=None, length=None, em
     if reduction == "constant" and not (length is not None and length >= 1):
         raise ValueError(f"{function}: reduction 'constant' with length={length}; needed a length of at least 1")
     xp = namespace(mask)
-    tokens = xp.sum(xp.astype(mask, xp.int64), axis=-1)
+    tokens = xp.count_nonzero(mask, axis=-1)
     total = _count(function, xp, tokens, reduction, empty) if count is None else count
     per_row = xp.astype(tokens, dtype) if reduction == "seq-mean-token-mean" else xp.ones(tokens.shape, dtype=dtype)
     scale = total * (length if reduction == "constant" else 1)
@@ -101,7 +106,7 @@ def row_weights(function, mask, dtype, *, reduction, count=None, length=None, em
 def _count(function, xp, tokens, reduction, empty):
     """N or R of this batch alone."""
     filled = tokens > 0
-    rows, kept = tokens.shape[0], int(xp.sum(xp.astype(filled, xp.int64)))
+    rows, kept = tokens.shape[0], int(xp.count_nonzero(filled))
     if kept == 0:
         raise ValueError(f"{function}: no position of the mask is kept in {rows} rows; needs one, or count=")
     if reduction == "token-mean":

@@ -22,8 +22,8 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import namespace, stop_gradient
-from ref.rl.reduce import row_weights
+from autodiff import namespace
+from ref.rl.reduce import data, row_weights
 from ref.rl.score_loss import score_loss
 from ref.spec import bind, spec
 
@@ -67,4 +67,4 @@ def reinforce_loss(
     how = {"reduction": reduction, "count": count, "length": length, "empty": empty}
     weights = row_weights("reinforce_loss", mask, log_probs.dtype, **how)
     xp = namespace(returns, baselines)
-    return score_loss(log_probs, xp.subtract(stop_gradient(returns), stop_gradient(baselines)), mask, weights)
+    return score_loss(log_probs, xp.subtract(data(returns), data(baselines)), mask, weights)

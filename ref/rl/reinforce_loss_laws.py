@@ -7,7 +7,14 @@ import itertools
 import numpy as np
 
 from ref.rl.common_laws import (
-    Terms, dyadics, even_batch, plain, policy_cases, policy_laws, policy_mutant, reduction_mutants,
+    Terms,
+    dyadics,
+    even_batch,
+    plain,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
+    reduction_mutants,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import dims
@@ -74,17 +81,18 @@ def outcomes(c):
 
 
 def expected_gradient(impl, c, pi, r, G, baseline):
-    """E grad_z of the loss over all 3^G batches of G responses, pi = softmax(z); each batch with its probability."""
-    found = np.zeros(3)
-    for group in itertools.product(range(3), repeat=G):
-        at = np.array(group)
-        lp = np.log(pi[at])[:, None].astype(c.dtype)
-        now = c.replace(B=G, T=1, t=1, count=None, reduction=OWN, length=None, log_probs=lp, mask=np.ones((G, 1), bool),
-                        returns=r[at][:, None].astype(c.dtype), baselines=baseline(r[at])[:, None].astype(c.dtype))  # fmt: skip
-        d = np.asarray(impl.vjp(now, np.array(1.0, c.dtype))["log_probs"], np.float64)[:, 0]
-        score = np.eye(3)[at] - pi
-        found += np.prod(pi[at]) * (d @ score)
-    return found
+    """E grad_z of the loss over all 3^G batches of G responses, pi = softmax(z), each with its probability.
+
+    All batches stand in one, under count = G: the loss is a sum over rows.
+    """
+    at = np.array(list(itertools.product(range(3), repeat=G)))
+    b = np.array([baseline(r[group]) for group in at])
+    column = lambda x: np.reshape(x, (-1, 1)).astype(c.dtype)  # noqa: E731
+    now = c.replace(B=at.size, T=1, t=1, count=G, reduction=OWN, length=None, log_probs=column(np.log(pi[at])),
+                    mask=np.ones((at.size, 1), bool), returns=column(r[at]), baselines=column(b))  # fmt: skip
+    d = np.asarray(impl.vjp(now, np.array(1.0, c.dtype))["log_probs"], np.float64).reshape(at.shape)
+    score = np.eye(3)[at] - pi
+    return np.einsum("g,gi,gik->k", np.prod(pi[at], -1), d, score)
 
 
 @law(ID, "L6", closed_form=True, needs=("vjp",), given=space.where(B=dims(1, 2)), kills=["gradient_ascends"])

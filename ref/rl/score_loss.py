@@ -21,7 +21,8 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import fusable, namespace, stop_gradient
+from autodiff import fusable, namespace
+from ref.rl.reduce import data
 from ref.spec import bind, spec
 
 SIGNATURE = "log_probs[B T], advantages[B t], mask:bool[B T], weights[B]"
@@ -70,9 +71,9 @@ def score_loss(log_probs, advantages, mask, weights, *, old_log_probs=None, low=
     if (low is not None and not low >= 0) or (high is not None and not (high > 0 and high >= (low or 0))):
         raise ValueError(f"score_loss: low={low}, high={high}; needed 0 <= low <= high, high > 0")
     xp = namespace(log_probs, advantages, mask, weights, old_log_probs)
-    coefficient = xp.where(mask, stop_gradient(advantages), 0.0)
+    coefficient = xp.where(mask, data(advantages), 0.0)
     if old_log_probs is not None:
-        gap = xp.where(mask, stop_gradient(log_probs) - stop_gradient(old_log_probs), 0.0)
+        gap = xp.where(mask, data(log_probs) - data(old_log_probs), 0.0)
         coefficient = xp.multiply(coefficient, xp.clip(xp.exp(gap), low, high))
     score = xp.multiply(coefficient, xp.where(mask, log_probs, 0.0))
-    return -xp.sum(xp.sum(score, axis=-1) * stop_gradient(weights))
+    return -xp.sum(xp.sum(score, axis=-1) * data(weights))

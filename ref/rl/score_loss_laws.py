@@ -7,7 +7,15 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    Terms, by_multiplying, dyadics, even_batch, filled_mask, log_probs, policy_cases, policy_laws, policy_mutant,
+    Terms,
+    by_multiplying,
+    dyadics,
+    even_batch,
+    filled_mask,
+    log_probs,
+    policy_cases,
+    policy_laws,
+    policy_mutant,
 )  # fmt: skip
 from ref.spec.cases import Flag, choose
 

@@ -65,7 +65,7 @@ def lengths(function, mask, dtype, of="mean"):
     if of not in OF:
         raise ValueError(f"{function}: of={of!r}; needed one of {', '.join(OF)}")
     xp = namespace(mask)
-    n = xp.sum(xp.astype(mask, xp.int64), axis=-1)
+    n = xp.count_nonzero(mask, axis=-1)
     if bool(xp.any(n == 0)):
         raise ValueError(f"{function}: a row of the mask keeps no token; a mean needs one")
     return xp.astype(n, dtype)

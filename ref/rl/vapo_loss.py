@@ -78,7 +78,7 @@ def vapo_loss(
     weights = row_weights("vapo_loss", mask, log_probs.dtype, reduction="token-mean", count=count)
     loss = clipped_surrogate(log_probs, old_log_probs, advantages, mask, weights, eps_low=eps_low, eps_high=eps_high)
     right = mask & correct[:, None]
-    n = int(xp.sum(xp.astype(right, xp.int64))) if count_correct is None else count_correct
+    n = int(xp.count_nonzero(right)) if count_correct is None else count_correct
     if not (mu and n):
         return loss
     imitation = row_weights("vapo_loss", right, log_probs.dtype, reduction="token-mean", count=n)

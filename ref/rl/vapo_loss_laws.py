@@ -7,7 +7,15 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    Terms, by_multiplying, clip_loss, clipped, even_batch, numerator_only, plain_weights, policy_cases, policy_laws,
+    Terms,
+    by_multiplying,
+    clip_loss,
+    clipped,
+    even_batch,
+    numerator_only,
+    plain_weights,
+    policy_cases,
+    policy_laws,
     policy_mutant,
 )  # fmt: skip
 from ref.spec import bounds, law

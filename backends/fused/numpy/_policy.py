@@ -5,23 +5,24 @@ import numpy as np
 from backends.fused.numpy._scratch import scratch
 from backends.threads import run_tiles
 
-_BLOCK = 16 * 1024  # elements: a handful of such arrays stay in a level-2 cache
+_BLOCK = 512 * 1024  # bytes: a handful of such arrays stay in a level-2 cache
 
 
 def by_rows(fn, mask, dtype):
     """Call fn(rows, keep, buffer) for blocks of rows; `keep` is the mask as numbers, buffer(name) a work array."""
     B, T = mask.shape
-    step = max(1, _BLOCK // max(T, 1))
+    step = max(1, _BLOCK // max(T * dtype.itemsize, 1))
 
     def tile(start):
         rows = slice(start, min(start + step, B))
         shape = (rows.stop - start, T)
-        with scratch() as held, np.errstate(all="ignore"):
+        with scratch() as held:
             keep = held.take("keep", shape, dtype)
             np.copyto(keep, mask[rows])
             fn(rows, keep, lambda name, kind=dtype: held.take(name, shape, kind))
 
-    run_tiles(tile, range(0, B, step))
+    with np.errstate(all="ignore"):
+        run_tiles(tile, range(0, B, step))
 
 
 def sums(x, keep, mask):
