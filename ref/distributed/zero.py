@@ -18,8 +18,9 @@ Notation
 Conventions
     C1  12 bytes are master, m and v in float32, where the weights are float16. Wider weights are their own masters:
         float32 has 4 + 4 + 8, float64 8 + 8 + 16.
-    C2  Sums over ranks are folded in rank order and the norm is taken row by row, so every stage, unit and number of
-        rows has the bits of stage 0, which is plain data parallelism.
+    C2  Sums over ranks are folded in rank order and the norm is taken row by row, so stages 1, 2 and 3 have the bits of
+        stage 0, which is plain data parallelism, on the same units. Other units are other rows: the norm may differ in
+        its last bit, and so may a gradient that is clipped by it; nothing else does.
     C3  Stage 3 gathers a unit when an operation takes one of its parameters, or when backward asks for it, and lets go
         of it when another is taken: one unit at a time. So the weights of the last unit are still there when backward
         begins, and a unit whose weights backward does not need is not gathered again; 3 is what the others cost. Every
@@ -121,8 +122,9 @@ class Zero:
             unit.weights = full[unit.own].copy() if stage >= 3 else full
             unit.gradients = np.zeros_like(full[self._held(unit, 2)])
             rows, wide = full[self._held(unit, 1)], np.float32 if self.low else dtype
-            state = [_state(offload, f"rank{comm.rank}-unit{k}-{n}", rows.shape, wide) for n in ("m", "v", "master")]
-            unit.m, unit.v, unit.master = state if self.low else (*state[:2], None)
+            state = {n: _state(offload, f"rank{comm.rank}-unit{k}-{n}", rows.shape, wide)
+                     for n in ("m", "v", "master")[: 2 + self.low]}  # fmt: skip
+            unit.m, unit.v, unit.master = state["m"], state["v"], state.get("master")
             if self.low:
                 unit.master[...] = rows
         # A value that is read while its unit is elsewhere must not pass for one.
@@ -257,6 +259,35 @@ class Zero:
         state = [a for u in self.units for a in (u.m, u.v, u.master) if a is not None]
         return {"weights": [u.weights for u in self.units], "gradients": [u.gradients for u in self.units],
                 "optimizer": state}  # fmt: skip
+
+
+    def shards(self):
+        """({name: this rank's rows}, {name: rows of all}) of what the next step needs, whatever the stage; no copies.
+
+        The gradients are not part of it. `restore` takes it back, on any number of ranks (`reshard`).
+        """
+        found, rows = {}, {}
+        for k, unit in enumerate(self.units):
+            for kind, a, stage in self._kept(unit):
+                found[f"unit{k}.{kind}"] = a[unit.own] if self.stage < stage else a
+                rows[f"unit{k}.{kind}"] = unit.rows
+        return found, rows
+
+    def restore(self, found, steps):
+        """Go on from this rank's rows of each array of `shards`, after so many steps; every rank calls it."""
+        for k, unit in enumerate(self.units):
+            for kind, a, stage in self._kept(unit):
+                mine = found[f"unit{k}.{kind}"]
+                if self.stage < stage:
+                    ring_all_gather(self.comm, mine, length=unit.rows, out=a)
+                else:
+                    a[...] = mine
+        self.steps = steps
+
+    def _kept(self, unit):
+        """(name, array, stage from which on it is this rank's rows alone) of a unit's arrays."""
+        state = [("m", unit.m, 1), ("v", unit.v, 1)] + ([("master", unit.master, 1)] if self.low else [])
+        return [("weights", unit.weights, 3), *state]
 
 
 class _Elsewhere(Interceptor):
