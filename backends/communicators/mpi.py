@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import pickle
+import time
 import zlib
 
 import numpy as np
@@ -233,9 +234,11 @@ class _MpiPersistent(Persistent):
 class MpiWorld:
     """All processes that mpiexec started, as a world: every process calls the same, and every one gets all results.
 
-    `run` ends on all ranks alike: if the program raised on one, all raise. An error in the midst of a message leaves
-    the others waiting for it, as MPI does: only the launcher's end helps then.
+    `run` ends on all ranks alike: if the program raised on one, all raise. A rank whose error leaves the others waiting
+    for its messages raises alone after `PATIENCE` seconds, and so ends the job.
     """
+
+    PATIENCE = 10.0
 
     def __init__(self, comm=None, *, planned=False, **options):
         self._comm = MpiCommunicator(comm, **options)
@@ -248,6 +251,7 @@ class MpiWorld:
             result = program(comm)
         except Exception as raised:
             error = raised
+        self._all_come(error)
         said = self._comm.share((result, error and f"{type(error).__name__}: {error}", comm.traffic.count()))
         self.traffic = tuple(count for _, _, count in said)
         if error is not None:
@@ -256,6 +260,15 @@ class MpiWorld:
         if failed:
             raise RankFailed("; ".join(failed))
         return [result for result, _, _ in said]
+
+    def _all_come(self, error):
+        """Return when every rank has ended its program; raise the error if the others do not come."""
+        come, until = self._comm.mpi.Ibarrier(), time.monotonic() + self.PATIENCE
+        while error is not None and not come.Test():
+            if time.monotonic() > until:
+                raise error
+            time.sleep(1e-4)
+        come.Wait()
 
     def with_plans(self):
         """The same world, in which a collective is run as a plan."""

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ref.cli import budget, tables
+from ref.cli import budget, collectives, tables
 from ref.demo import commands
 from ref.spec import UnknownId, all_specs, get, load_laws
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 commands.register(app)
 budget.register(app)
+collectives.register(app)
 out, err = Console(), Console(stderr=True)
 
 FULL = 25

@@ -78,7 +78,8 @@ def twice_is_the_identity(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True, given=space.reach("alone", "counts"), kills=["own_block_sent", "gathers_all"], passes_null=SPOILT,
+    ID, "L3", closed_form=True, given=space.reach("alone", "counts"),
+    kills=["own_block_sent", "gathers_all"], passes_null=SPOILT,
 )  # fmt: skip
 def bytes_and_messages_are_the_formula(impl, c, expect):
     "Rank r sends its x but block r, in n - 1 messages, empty ones too."

