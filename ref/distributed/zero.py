@@ -151,6 +151,16 @@ class Zero:
         FloatingPointError
             The gradient is not finite; on every rank.
         """
+        mean, used = self._gradients(loss, batch)
+        self._clip(max_norm)
+        self.steps += 1
+        for decay, group in ((weight_decay, used - self.plain), (0.0, used & self.plain)):
+            self._update(group, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
+        self._renew_weights()
+        return mean
+
+    def _gradients(self, loss, batch):
+        """(mean loss over all ranks, names that some rank uses); the mean's gradient lies in this rank's rows."""
         with ExitStack() as stack:
             for mode in self.elsewhere.modes() if self.elsewhere else ():
                 stack.enter_context(mode)
@@ -166,13 +176,7 @@ class Zero:
         if self.elsewhere:
             self.elsewhere.take(None)
         self._divide(count)
-        self._clip(max_norm)
-        self.steps += 1
-        names = {name for name, n in zip(self.params, users, strict=True) if n}
-        for decay, group in ((weight_decay, names - self.plain), (0.0, names & self.plain)):
-            self._update(group, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
-        self._renew_weights()
-        return total / count
+        return total / count, {name for name, n in zip(self.params, users, strict=True) if n}
 
     def _divide(self, count):
         for unit in self.units:
