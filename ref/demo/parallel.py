@@ -211,7 +211,7 @@ def train(out, mode, *, steps, sizes, vocabulary, double, recompute, resume, aga
 
 
 def _traffic(rows, mode, n, whole):
-    table = Table(title=f"bytes sent a step, {mode}; x: in (N - 1)/N of the {whole} bytes of parameters")
+    table = Table(title=f"bytes sent a step, {mode}", caption=f"x: in (N - 1)/N of {whole} bytes")
     for name in ("rank", "sent", "formula", "x"):
         table.add_column(name, justify="right")
     for r, (sent, formula) in enumerate(rows):

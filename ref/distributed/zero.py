@@ -57,6 +57,9 @@ from ref.distributed.ring_all_gather import ring_all_gather
 from ref.spec import spec
 
 
+SHAPES_ALONE = ("nn.embedding",)  # operations whose backward reads the shape of their weights and not the values
+
+
 class Unit:
     """Parameters that travel together: where each stands in rows of `block` numbers, and what this rank keeps."""
 
@@ -301,7 +304,7 @@ class _Elsewhere(Interceptor):
     """
 
     def __init__(self, zero):
-        self.zero, self.now = zero, None
+        self.zero, self.now, self.prim = zero, None, None
         self.name_of = {id(t): name for name, t in zero.params.items()}
         self.name_of_empty = {id(a): name for name, a in zero.empty.items()}
 
@@ -310,6 +313,7 @@ class _Elsewhere(Interceptor):
         return intercepting(self), saved_tensors_hooks(self.pack, self.unpack)
 
     def arguments(self, prim, args):
+        self.prim = prim
         for a in args:
             if isinstance(a, Tensor) and (name := self.name_of.get(id(a))) is not None:
                 self.take(self.zero.unit_of[name])
@@ -333,6 +337,8 @@ class _Elsewhere(Interceptor):
         if (name := self.name_of_empty.get(id(a))) is not None:  # what a checkpoint keeps of its arguments
             return _Place(self.zero.unit_of[name], name, None)
         here = self.now is not None and storage(a) is self.now.full
+        if here and self.prim.name in SHAPES_ALONE:
+            return np.broadcast_to(np.array(np.nan, a.dtype), a.shape)
         offset = a.__array_interface__["data"][0] - self.now.full.__array_interface__["data"][0] if here else 0
         return _Place(self.now, None, (a.shape, a.dtype, offset, a.strides)) if here else a
 

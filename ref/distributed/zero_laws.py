@@ -195,7 +195,7 @@ def rows_of(c, item_of):
 
 @law(
     ID, "L4", closed_form=True, dtypes=EXACT, given=space.where(T=1).reach("weights", "state", "many"),
-    kills=["state_on_every_rank", "gradients_kept_whole", "weights_kept_whole"], passes_null=["nan"],
+    kills=["state_on_every_rank", "gradients_kept_whole", "weights_kept_whole"],
 )  # fmt: skip
 def bytes_held_are_the_formula(impl, c, expect):
     """Rank r holds all K rows of a unit or K (r + 1) // N - K r // N of them: of weights and gradients at their own
@@ -260,7 +260,7 @@ def later_steps_are_adamw(impl, c, expect):
     ID, "L7", closed_form=True, dtypes=EXACT,
     given=straight.where(n=choose(2, 1, 3), K=1, T=3, lr=2.0**-13, eps=0.0, weight_decay=0.0, max_norm=math.inf,
                          routes="all"),
-    kills=["no_masters"], passes_null=["nan"],
+    kills=["no_masters"],
 )  # fmt: skip
 def masters_add_small_steps_up(impl, c, expect):
     """float16 weights 1 and a constant gradient: three steps of 2^-13, each below half the gap of 2^-11, come to
