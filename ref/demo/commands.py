@@ -69,9 +69,26 @@ def train(
     seconds: Annotated[float, typer.Option(min=1, help="Training time that --steps is chosen for.")] = 1200,
     recompute: Recompute = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    parallel: Annotated[
+        str | None, typer.Option(help="ddp, zero1, zero2 or zero3, under mpiexec: the smaller model, 50 steps.")
+    ] = None,
+    float64: Annotated[bool, typer.Option("--float64", help="With --parallel: in double precision.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="With --parallel: losses.json of another run, to be equal within 1e-10.")
+    ] = None,
 ):
     """The longer training run (about 20 minutes on 2 cores); `--resume` goes on to the same bits."""
     from ref.demo import checkpoint_file
+
+    if parallel is not None:
+        from ref.demo.parallel import train as train_in_parallel
+
+        train_in_parallel(out, parallel, steps=steps, sizes=SHORT, vocabulary=VOCABULARY, double=float64,
+                          recompute=recompute, resume=resume, against=against)  # fmt: skip
+        return
+    if float64 or against:
+        console.print("closedform: --float64 and --against go with --parallel", soft_wrap=True)
+        raise typer.Exit(2)
 
     if not resume and checkpoint_file.latest(out):
         console.print(f"closedform: {out} has checkpoints; go on with --resume, or name another --out", soft_wrap=True)

@@ -81,7 +81,10 @@ class Run:
             raise ValueError(f"Run: text has {len(self.tokens)} tokens; more than {plan.context} are needed")
         self.rng = np.random.default_rng(plan.seed)
         self.step, self.curve, self.temperature = 0, [], 1.0
-        values = initial(config, self.rng)
+        self._make(initial(config, self.rng))
+
+    def _make(self, values):
+        """The parameters and what trains them."""
         # One flat array, the matrices first: AdamW then runs over two slices, with and without decay.
         plain = set(parameter_groups({n: a.shape for n, a in values.items()})["no_decay"])
         order = sorted(values, key=lambda n: n in plain)
@@ -97,12 +100,7 @@ class Run:
 
     def _advance(self):
         plan = self.plan
-        if plan.bpe_dropout and self.step // plan.epoch != self.epoch:
-            self.epoch = self.step // plan.epoch
-            self.tokens = self._encoded(self.epoch)
-        starts = self.rng.integers(0, len(self.tokens) - plan.context, plan.batch)
-        window = self.tokens[starts[:, None] + np.arange(plan.context + 1)]
-        keeps = self._masks(window.shape[0])
+        window, keeps = self._drawn()
         rows = np.array_split(np.arange(plan.batch), plan.shards)
         found = [None] * len(rows)
 
@@ -115,7 +113,20 @@ class Run:
             for _, g in found[1:]:
                 slot += g[name]
         self._update()
-        loss = float(sum(float(value) for value, _ in found))
+        return self._noted(float(sum(float(value) for value, _ in found)), window)
+
+    def _drawn(self):
+        """(tokens[batch context + 1], dropout's masks) of the next step: the whole batch, drawn alike by every rank."""
+        plan = self.plan
+        if plan.bpe_dropout and self.step // plan.epoch != self.epoch:
+            self.epoch = self.step // plan.epoch
+            self.tokens = self._encoded(self.epoch)
+        starts = self.rng.integers(0, len(self.tokens) - plan.context, plan.batch)
+        window = self.tokens[starts[:, None] + np.arange(plan.context + 1)]
+        return window, self._masks(window.shape[0])
+
+    def _noted(self, loss, window):
+        """The mean loss of a step in bits per byte, appended to the curve."""
         bits = loss * BITS * window[:, 1:].size / float(self.bytes_of[window[:, 1:]].sum())
         self.curve.append(bits)
         return bits
@@ -145,15 +156,20 @@ class Run:
             bad = next((n for n, slot in self.slots.items() if not np.isfinite(slot).all()), "all together")
             raise FloatingPointError(f"step {self.step}: the gradient of {bad} is not finite")
         if norm > plan.max_norm:
-            g *= np.float32(plan.max_norm / norm)
+            g *= g.dtype.type(plan.max_norm / norm)
         self.step += 1
-        warm = min(max(1, round(plan.warmup * plan.steps)), plan.steps - 1)
-        lr = warmup_cosine(self.step, peak=plan.lr, warmup=warm, total=plan.steps, final=plan.final * plan.lr)
+        lr = self._rate()
         for part, decay in ((slice(self.decayed), plan.weight_decay), (slice(self.decayed, None), 0.0)):
             adamw_(
                 self.flat[part], g[part], self.m[part], self.v[part], self.step,
                 lr=lr, beta1=plan.beta1, beta2=plan.beta2, eps=1e-8, weight_decay=decay,
             )  # fmt: skip
+
+    def _rate(self):
+        """Learning rate of step `self.step`."""
+        plan = self.plan
+        warm = min(max(1, round(plan.warmup * plan.steps)), plan.steps - 1)
+        return warmup_cosine(self.step, peak=plan.lr, warmup=warm, total=plan.steps, final=plan.final * plan.lr)
 
     def _encoded(self, epoch):
         share = self.plan.bpe_dropout
