@@ -56,7 +56,6 @@ from ref.distributed.gradient_buckets import gradient_buckets
 from ref.distributed.ring_all_gather import ring_all_gather
 from ref.spec import spec
 
-
 SHAPES_ALONE = ("nn.embedding",)  # operations whose backward reads the shape of their weights and not the values
 
 
