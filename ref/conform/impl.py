@@ -222,11 +222,11 @@ class Impl:
 
     def _guard_fresh(self, results, fields, may_repeat=False):
         outs = {id(a): a for a in leaves(results) if isinstance(a, np.ndarray) and a.size}.values()
+        given = [(n, a) for n, value in fields.items() for a in leaves(value) if isinstance(a, np.ndarray)]
         for out in outs:
-            for name, value in fields.items():
-                for leaf in leaves(value):
-                    if isinstance(leaf, np.ndarray) and np.may_share_memory(out, leaf):
-                        raise LawBroken(f"guard: the output shares memory with the input {name}")
+            for name, leaf in given:
+                if np.may_share_memory(out, leaf):
+                    raise LawBroken(f"guard: the output shares memory with the input {name}")
             for old, _ in () if may_repeat else self._earlier:
                 if np.may_share_memory(out, old):
                     raise LawBroken("guard: the output is an earlier call's output")

@@ -9,7 +9,7 @@ shapes and dtypes to expect.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 _ENTRY = re.compile(r"\s*(?P<name>\w*)(?::(?P<kind>\w+))?(?:\[(?P<axes>[^\]]*)\])?\s*")
@@ -155,13 +155,13 @@ def _check_kind(function, entry, array):
         )
 
 
-@cache  # the string of a NumPy dtype costs as much as a small algorithm
+@lru_cache(None, typed=True)  # typed: dtypes of two libraries are never compared
 def dtype_name(dtype):
     """A dtype's plain name, in any backend: "float32", not "array_api_strict.float32"."""
     return str(dtype).rsplit(".", 1)[-1]
 
 
-@cache
+@lru_cache(None, typed=True)
 def kind_of(dtype):
     """"float", "int", "bool" or "complex", for a dtype of any backend."""
     name = dtype_name(dtype)
