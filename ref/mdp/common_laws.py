@@ -214,18 +214,19 @@ def trajectory_space(id, **fields):
         return make
 
     given = {
-        "B": batch(1, 3), "T": dims(0, 6), "time_axis": choose(-1, 0), "gamma": choose(0.75, 1.0, 0.5, 0.0, 0.99),
+        "B": batch(1, 3), "T": choose(4, 2, 6, 0, 1, 5),
+        "time_axis": choose(-1, 0), "gamma": choose(0.75, 1.0, 0.5, 0.0, 0.99),
         "N": lambda draw, c: (c.T, *c.B) if c.time_axis == 0 else (*c.B, c.T),
         "marked": choose("both", "terminated", "truncated", "none"), "chance": 0.3,
         "rewards": numbers, "values": numbers, "next_values": numbers,
         "terminated": marks("terminated"), "truncated": marks("truncated"),
     }  # fmt: skip
-    some = {"T": dims(2, 6), "B": choose((), (2,), (3,))}
+    some, long = {"T": dims(2, 6), "B": choose((), (2,), (3,))}, {"T": dims(3, 6), "chance": 0.6}
     flags = {
         "empty": Flag(lambda c: 0 in c.N, {"T": 0}),
         "some": Flag(lambda c: c.T > 1 and 0 not in c.B, some),
-        "ends": Flag(lambda c: bool(inner(c, "terminated").any()), {"T": dims(2, 6), "marked": "terminated", "chance": 0.6}),
-        "cuts": Flag(lambda c: bool(inner(c, "truncated").any()), {"T": dims(2, 6), "marked": "truncated", "chance": 0.6}),
+        "ends": Flag(lambda c: bool(inner(c, "terminated").any()), {**long, "marked": "terminated"}),
+        "cuts": Flag(lambda c: bool(inner(c, "truncated").any()), {**long, "marked": "truncated"}),
         "time_first": Flag(lambda c: c.time_axis == 0 and len(c.B) == 1 and c.B[0] not in (0, c.T),
                            {"T": dims(2, 6), "time_axis": 0, "B": (3,)}),
     }  # fmt: skip
@@ -295,7 +296,8 @@ def transition_space(id, **fields):
     """Up to four rows of up to three transitions over three states and two actions, by the algorithm's names."""
     row = ints("k n", 0, "S"), ints("k n", 0, "A")
     given = {
-        "k": dims(0, 4), "n": dims(0, 3), "S": dims(1, 3), "A": dims(1, 2), "gamma": choose(0.75, 1.0, 0.5, 0.0),
+        "k": choose(2, 3, 0), "n": choose(2, 3, 0, 1), "S": choose(3, 2, 1), "A": choose(2, 1),
+        "gamma": choose(0.75, 1.0, 0.5, 0.0),
         **fields, "values": quarters("S"), "q": quarters("S", "A"), "policy": policies,
         "states": row[0], "actions": row[1],
         "rewards": quarters("k", "n"), "next_states": row[0], "next_actions": row[1],

@@ -59,7 +59,7 @@ def triangular_sum_of_deltas(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, given=space.where(lam=1.0).reach("ends", "cuts"),
+    ID, "L2", closed_form=True, given=space.where(lam=1.0, some=True).reach("ends", "cuts"),
     kills=["truncation_is_termination", "chain_runs_through_cuts", "last_step_ends"],
 )  # fmt: skip
 def lam_one_is_the_return_less_the_value(impl, c, expect):
@@ -87,7 +87,7 @@ def followed(c):
 
 
 @law(
-    ID, "L3", closed_form=True, given=space.where(lam=0.0).reach("ends", "cuts"),
+    ID, "L3", closed_form=True, given=space.where(lam=0.0, some=True).reach("ends", "cuts"),
     kills=["discount_without_lam", "truncation_is_termination", "values_shifted_by_one"],
 )  # fmt: skip
 def lam_zero_is_delta(impl, c, expect):

@@ -59,7 +59,7 @@ def mixture_of_the_n_step_returns(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, given=space.where(lam=1.0).reach("ends", "cuts"),
+    ID, "L2", closed_form=True, given=space.where(lam=1.0, some=True).reach("ends", "cuts"),
     kills=["truncation_is_termination", "last_step_ends", "rlax_docstring"],
 )  # fmt: skip
 def lam_one_is_the_whole_return(impl, c, expect):
@@ -68,7 +68,7 @@ def lam_one_is_the_whole_return(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True, given=space.where(lam=0.0).reach("ends", "cuts"),
+    ID, "L3", closed_form=True, given=space.where(lam=0.0, some=True).reach("ends", "cuts"),
     kills=["truncation_is_termination", "values_of_the_state_left"],
 )  # fmt: skip
 def lam_zero_is_one_step(impl, c, expect):

@@ -18,7 +18,7 @@ def _uniform(draw, c):
 
 
 space = model_space(
-    ID, S=dims(1, 3), A=dims(1, 2), q=quarters("S", "A"), k=dims(0, 4), n=dims(1, 2), T=dims(1, 4),
+    ID, S=dims(1, 3), A=dims(1, 2), q=quarters("S", "A"), k=choose(3, 4, 0, 2), n=dims(1, 2), T=dims(1, 4),
     start=lambda draw, c: rng(draw).integers(0, c.S, (c.k, c.n)), noise=_uniform, gamma=choose(0.5, 0.75, 1.0, 0.0),
     epsilon=choose(0.5, 0.0, 1.0, 0.25), visit=choose("first", "every"), forget=choose(False, True), seed=dims(0, 999),
 )  # fmt: skip

@@ -21,7 +21,8 @@ def _uniform(draw, c):
 
 
 space = model_space(
-    ID, S=dims(1, 3), A=dims(1, 2), q=quarters("S", "A"), n=dims(0, 5), T=dims(1, 4), starts=_starts, noise=_uniform,
+    ID, S=dims(1, 3), A=dims(1, 2), q=quarters("S", "A"), n=choose(4, 3, 0, 5), T=dims(1, 4), starts=_starts,
+    noise=_uniform,
     gamma=choose(0.5, 0.75, 1.0, 0.0), visit=choose("first", "every"),
 )  # fmt: skip
 space = space._replace(flags={n: space.flags[n] for n in ("one_state", "one_action", "chancy")})

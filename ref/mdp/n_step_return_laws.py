@@ -37,7 +37,7 @@ def sum_over_the_window(impl, c, expect):
     expect(impl(c), summed(c, c.n), trip_bound(c), scale=trip_size(c))
 
 
-@law(ID, "L2", closed_form=True, given=space.reach("ends", "cuts"),
+@law(ID, "L2", closed_form=True, given=space.where(some=True).reach("ends", "cuts"),
      kills=["one_step_more", "truncation_is_termination"])  # fmt: skip
 def one_step_and_all_steps(impl, c, expect):
     "n = 1: r_t + gamma (1 - terminated) V(s_{t+1}), and n >= T is n = T, all rewards of the episode."
@@ -48,7 +48,7 @@ def one_step_and_all_steps(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True, given=space.where(B=(), T=3, n=dims(1, 3), marked="none", time_axis=choose(-1, 0)),
+    ID, "L3", closed_form=True, given=space.where(B=(), T=3, n=choose(3, 2, 1), marked="none", time_axis=choose(-1, 0)),
     kills=["value_discounted_once", "one_step_more", "last_step_ends"],
 )  # fmt: skip
 def expectation_is_n_backups(impl, c, expect):

@@ -21,7 +21,8 @@ def numbers(draw, c):
 
 
 fields = dict(
-    S=dims(1, 3), T=dims(0, 6), marked=choose("both", "terminated", "truncated", "none"), chance=0.3, values=quarters("S"),
+    S=dims(1, 3), T=choose(5, 6, 3, 1, 0), marked=choose("both", "terminated", "truncated", "none"), chance=0.3,
+    values=quarters("S"),
     states=numbers, rewards=quarters("T"), next_states=numbers, terminated=marks("terminated"),
     truncated=marks("truncated"), n=dims(1, 4), gamma=choose(0.75, 1.0, 0.5, 0.0), rate=choose(0.5, 0.25, 1.0),
 )  # fmt: skip
