@@ -21,8 +21,15 @@ def losses(out):
     return next(line for line in out.splitlines() if line.startswith("losses"))
 
 
-def orphans(folder):
-    """Processes that still run for this folder."""
+def orphans(folder, patience=5.0):
+    """Processes that still run for this folder some seconds after the launcher has ended."""
+    end = time.monotonic() + patience
+    while (found := _running(folder)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def _running(folder):
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

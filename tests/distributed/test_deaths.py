@@ -32,4 +32,4 @@ def unbroken():
 def test_a_rank_goes_wrong(tmp_path, unbroken, mode, phase, rank, how):
     """Whatever the mode, the second run has the losses of an unbroken one: they are the same bits in all modes."""
     wrong, _ = faults_of(tmp_path / "run", mode, phase, rank, how, unbroken)
-    assert not wrong, wrong
+    assert not wrong, "; ".join(wrong)

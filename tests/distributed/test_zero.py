@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -114,29 +115,30 @@ def test_memory_between_steps_is_the_formula(stage, shares):
     assert formula <= now <= formula + 0.04 * n * P * 16, (now, formula)
 
 
-def test_a_unit_at_a_time_is_all_that_stage_3_gathers():
-    """8 layers of weights on 2 ranks: while it trains, no more than two units' weights beyond what stage 3 holds."""
-    layers, width, n = 8, 64, 2
-    params = {f"w{k}": np.full((width, width), 2.0**-6, np.float64) for k in range(layers)}
-    unit = width * width * 8
-
-    def chain(p, x):
-        for k in range(layers):
-            x = x @ p[f"w{k}"] if k else p["w0"] @ x
-        return x.sum(), 1
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_unit_at_a_time_is_all_that_stage_3_gathers(recompute):
+    """Whenever a unit is gathered, forward or backward, nothing holds the weights of any other: not even the tape."""
+    params, alive, tokens = model(), [], batches(0)[0]
 
     def program(comm):
-        z = Zero(comm, params, stage=3, units=[[name] for name in params], block=64)
-        live = []
-        gather = z.gather
-        z.gather = lambda u: (live.append(sum(v.full is not None for v in z.units)), gather(u))[1]
-        z.step(chain, np.ones((width, width)), lr=1e-3)
-        assert all(u.full is None and u.partial is None for u in z.units)
-        return live
+        z = Zero(comm, params, stage=3, units=layers(params), block=16)
+        gather, given = z.gather, []
 
-    for live in ThreadWorld(n).run(program):
-        assert live == [0] * (2 * layers - 2), live
-    assert unit
+        def counted(unit):
+            alive.append(sum(ref() is not None for ref in given))
+            full = gather(unit).copy()  # the transport still holds where the last message went
+            given.append(weakref.ref(full))
+            return full
+
+        z.gather = counted
+        z.step(recomputed if recompute else loss, tokens, **RATES)
+        assert all(u.full is None and u.partial is None for u in z.units)
+        assert not any(ref() is not None for ref in given)
+        return len(given)
+
+    units = 1 + TINY.layers
+    assert ThreadWorld(2).run(program) == [2 * units] * 2
+    assert alive == [0] * (4 * units)
 
 
 def test_saved_at_n_and_read_at_m_reassembles_to_the_same_bits(tmp_path):
