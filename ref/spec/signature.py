@@ -9,7 +9,7 @@ shapes and dtypes to expect.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 _ENTRY = re.compile(r"\s*(?P<name>\w*)(?::(?P<kind>\w+))?(?:\[(?P<axes>[^\]]*)\])?\s*")
