@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from autodiff import namespace
 from ref.spec import bind, spec
 
-SIGNATURE = "values[*B], mask:bool[*B]"
+SIGNATURE = "x[*B], mask:bool[*B]"
 
 
 class Moments(NamedTuple):
@@ -36,14 +36,14 @@ class Moments(NamedTuple):
 
 
 @spec("rl.running_moments", f"{SIGNATURE}, state:tree -> state:tree")
-def running_moments(values, mask, state):
+def running_moments(x, mask, state):
     """The moments with one more batch in them.
 
     Parameters
     ----------
-    values : float[*B]
+    x : float[*B]
     mask : bool[*B]
-        Values that count.
+        Numbers that count.
     state : Moments
         Of what was seen before; Moments(0, 0, 0) at first.
 
@@ -56,7 +56,7 @@ def running_moments(values, mask, state):
     ValueError
         Shapes that differ, or a negative count or m2.
     TypeError
-        values is not float or mask not bool.
+        x is not float or mask not bool.
 
     Complexity: B operations.
 
@@ -66,11 +66,11 @@ def running_moments(values, mask, state):
     >>> [float(x) for x in running_moments(np.array([5.0]), np.array([True]), state)]
     [3.0, 3.0, 8.0]
     """
-    bind("running_moments", SIGNATURE, values=values, mask=mask)
+    bind("running_moments", SIGNATURE, x=x, mask=mask)
     if not (bool(state[0] >= 0) and bool(state[2] >= 0)):
         raise ValueError(f"running_moments: state has count {state[0]} and m2 {state[2]}; needed both >= 0")
-    xp = namespace(values, mask)
-    return merge(xp, Moments(*state), moments_of(xp, xp.where(mask, values, 0.0), mask))
+    xp = namespace(x, mask)
+    return merge(xp, Moments(*state), moments_of(xp, xp.where(mask, x, 0.0), mask))
 
 
 def moments_of(xp, kept, mask):

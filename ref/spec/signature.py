@@ -155,13 +155,16 @@ def _check_kind(function, entry, array):
         )
 
 
-@cache  # the string of a NumPy dtype costs as much as a small algorithm
 def dtype_name(dtype):
     """A dtype's plain name, in any backend: "float32", not "array_api_strict.float32"."""
+    return _dtype_name(type(dtype), dtype)
+
+
+@cache  # the string of a NumPy dtype costs as much as a small algorithm; dtypes of two libraries never compare
+def _dtype_name(library, dtype):
     return str(dtype).rsplit(".", 1)[-1]
 
 
-@cache
 def kind_of(dtype):
     """"float", "int", "bool" or "complex", for a dtype of any backend."""
     name = dtype_name(dtype)
