@@ -29,6 +29,7 @@ _NUMPY = {
     "nn.swiglu": "swiglu",
     "rl.clipped_surrogate": "clipped_surrogate",
     "rl.kl_loss": "kl_loss",
+    "rl.preference_margin": "preference_margin",
     "rl.score_loss": "score_loss",
     "rl.sequence_log_prob": "sequence_log_prob",
 }

@@ -347,3 +347,175 @@ def reduction_mutants(id, base, case, own):
                   default_case=case(own), value={"hide": by_multiplying})  # fmt: skip
     names = [f"reduced_by_{n.replace('-', '_')}" for n in others if n != own]
     return [*names, "mean_of_means"], ["numerator_only"] * (own != "constant"), ["masked_by_multiplying"]
+
+
+# Preference pairs --------------------------------------------------------------------------------------
+
+
+def pair_mask(draw, c):
+    """Kept tokens of both responses, at least one of each, of different numbers where there is room."""
+    g = rng(draw)
+    mask = g.random((c.P, 2, c.T)) < 0.6
+    np.put_along_axis(mask, g.integers(0, c.T, (c.P, 2, 1)), True, axis=-1)
+    return mask
+
+
+def pair_cases(id, *, ref=True, flags=(), unset=None, **fields):
+    """Preference pairs: log-probabilities of a chosen and a rejected response, under policy and reference."""
+    base = {"P": dims(1, 3, large=6), "T": dims(1, 4, large=40), "count": none_or(2, 7), "mask": pair_mask,
+            "log_probs": dyadics("P 2 T", -3, -1 / 64)}  # fmt: skip
+    if ref:
+        base["ref_log_probs"] = dyadics("P 2 T", -3, 0)
+    edges = {
+        "masked": Flag(lambda c: not np.all(c.mask), {"T": dims(2, 4)}),
+        "uneven": Flag(lambda c: bool(np.any(np.diff(np.sum(c.mask, -1), axis=1))), {"T": dims(2, 4)}),
+        "several": Flag(lambda c: c.P > 1, {"P": dims(2, 3)}),
+        **dict(flags),
+    }
+    return cases(id, **{**base, **fields}, flags=edges, unset=unset)
+
+
+def scores(c, of=None):
+    """(score[P 2], size[P 2]): each response's log-probability less the reference's, token by token."""
+    out, size = np.zeros(c.mask.shape[:2]), np.zeros(c.mask.shape[:2])
+    ref = c.get("ref_log_probs")
+    for p, k in np.ndindex(*out.shape):
+        kept = np.flatnonzero(c.mask[p, k])
+        terms = [float(c.log_probs[p, k, t]) for t in kept]
+        less = [0.0 if ref is None else float(ref[p, k, t]) for t in kept]
+        n = len(kept) if (of or c.get("of")) == "mean" else 1
+        out[p, k] = (math.fsum(terms) - math.fsum(less)) / n
+        size[p, k] = (sum(map(abs, terms)) + sum(map(abs, less))) / n
+    return out, size
+
+
+def pair_laws(id, space, terms, kills, *, of=None, junk=("log_probs", "ref_log_probs"), also=None, cut=None):
+    """Laws L1 .. L4 of every loss that is a mean over pairs; `kills` by label.
+
+    `terms(c)` gives losses[P], slopes[P 2] (by the responses' scores) and the size[P] of what is added up.
+    """
+    named = lambda label, *nulls: {  # noqa: E731
+        "kills": kills.get(label, []), "passes_null": [*nulls, *(also or {}).get(label, [])],
+    }  # fmt: skip
+
+    def bound(c, sizes):
+        return bounds.rounding(2 * c.mask.shape[-1] + 64, np.sum(sizes) / (c.count or c.P), c.dtype)
+
+    @law(id, "L1", closed_form=True, given=space.reach("masked", "uneven", "several"), **named("L1"))
+    def value_is_the_definition(impl, c, expect):
+        "The loss is the definition, pair by pair, over the number of pairs."
+        losses, _, sizes = terms(c)
+        wanted = np.array(np.sum(losses) / (c.count or c.P))
+        expect(impl(c), wanted, bound(c, sizes), scale=max(float(np.sum(sizes) / (c.count or c.P)), 1e-9))
+
+    @law(id, "L2", closed_form=True, needs=("vjp",), given=space.reach("masked", "uneven"), **named("L2"))
+    def gradient_is_the_definition(impl, c, expect):
+        "d loss / d log pi is the definition's, token by token; masked tokens have gradient 0, exactly."
+        _, slopes, sizes = terms(c)
+        n = np.sum(c.mask, -1) if (of or c.get("of")) == "mean" else np.ones(c.mask.shape[:2])
+        wanted = (2 * slopes / n / (c.count or c.P))[..., None] * np.asarray(c.mask)
+        found = impl.vjp(c, np.array(2.0, c.dtype))["log_probs"]
+        slack = bounds.rounding(2 * c.mask.shape[-1] + 64, np.abs(wanted) + np.max(sizes) + 1, c.dtype)
+        expect(found, wanted, slack, "d log pi", scale=max(4.0, float(np.max(np.abs(wanted)))))
+        expect.same(found[~c.mask], np.zeros(int((~c.mask).sum())), "d log pi of the masked")
+
+    @law(id, "L3", needs=("vjp",), given=space.where(masked=True), **named("L3", "zeros", "constant"))
+    def masked_junk_is_invisible(impl, c, expect):
+        "NaN, inf or 1e30 in prompts and padding changes no bit, neither of the loss nor of the gradient."
+        other, g = with_junk(c, *junk), np.array(1.0, c.dtype)
+        expect.same(impl(other), impl(c), "loss beside junk")
+        expect.same(impl.vjp(other, g)["log_probs"], impl.vjp(c, g)["log_probs"], "d log pi beside junk")
+
+    @law(id, "L4", given=space.where(several=True, count=None, **(cut or {})), **named("L4", "zeros"))
+    def any_cut_adds_up(impl, c, expect):
+        "Pair by pair under the whole's count: the losses add up to the whole's."
+        _, _, sizes = terms(c)
+        found = sum(float(impl(pairs_of(c, [p], count=c.P))) for p in range(c.P))
+        expect(np.array(found), impl(c), 4 * bound(c, sizes), scale=max(float(np.sum(sizes) / c.P), 1e-9))
+
+
+def pairs_of(c, at, **fields):
+    """The named pairs as a batch."""
+    names = [n for n in ("log_probs", "ref_log_probs", "mask") if c.get(n) is not None]
+    return c.replace(**{n: c[n][at].copy() for n in names}, P=len(at), **fields)
+
+
+def token_pairs(c, lp, ref=None, **fields):
+    """Pairs of responses of one token each: lp[P 2]."""
+    arrays = {"log_probs": np.asarray(lp)[..., None].astype(c.dtype), "mask": np.ones((len(lp), 2, 1), bool)}
+    if ref is not None:
+        arrays["ref_log_probs"] = np.asarray(ref)[..., None].astype(c.dtype)
+    return c.replace(**arrays, P=len(lp), T=1, count=None, **fields)
+
+
+def bandit(c, K=4):
+    """A finite bandit from the case's numbers: (ref[K], rewards[K])."""
+    g = np.random.default_rng(int(np.sum(np.abs(np.asarray(c.log_probs)) * 64)))
+    ref = g.integers(1, 9, K).astype(np.float64)
+    return ref / ref.sum(), g.integers(-8, 9, K) / 8.0
+
+
+def all_pairs(K):
+    """Every ordered pair of distinct responses, [K (K - 1), 2]."""
+    return np.array([(i, j) for i in range(K) for j in range(K) if i != j])
+
+
+def population_gradient(impl, c, pi, ref, weigh, **fields):
+    """grad_z of the population loss, pi = softmax(z): every ordered pair once, weighed by weigh[K (K - 1)].
+
+    The loss is a mean of pairs, so that the weights multiply the gradients of the pairs.
+    """
+    at = all_pairs(len(pi))
+    now = token_pairs(c, np.log(pi)[at], None if ref is None else np.log(ref)[at], **fields)
+    d = np.asarray(impl.vjp(now, np.array(1.0, c.dtype))["log_probs"], np.float64)[..., 0] * len(at)
+    by_response = np.zeros(len(pi))
+    np.add.at(by_response, at, d * np.asarray(weigh)[:, None])
+    return by_response - pi * by_response.sum()
+
+
+def pair_loss(lp, mask, *, f, ref_log_probs=None, of="sum", count=None, **edit):
+    """(loss, d loss / d log_probs) of a mean over pairs in plain NumPy; f(chosen, rejected) gives losses and two slopes."""
+    hide = edit.get("hide", lambda x, mask: np.where(mask, x, 0))
+    n = np.maximum(mask.sum(-1), 1) if edit.get("of_is", lambda of: of)(of) == "mean" else np.ones(mask.shape[:2], lp.dtype)
+    n = edit.get("n", lambda n, mask: n)(n, mask)
+    x = hide(lp if ref_log_probs is None or "alone" in edit else lp - ref_log_probs, mask).sum(-1) / n
+    losses, *slopes = f(x[:, 0], x[:, 1])
+    P = edit.get("count_of", lambda count, P: count or P)(count, len(lp))
+    d = hide((np.stack(slopes, 1) / n / P)[..., None] * np.ones_like(lp), mask)
+    d = edit.get("slope", lambda d, mask: d)(d, mask)
+    return np.asarray(np.sum(losses) / P, lp.dtype), d.astype(lp.dtype)
+
+
+def sigma(x):
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
+
+
+def even_pairs(T=3, same=False, ref=True, **options):
+    """The default-size test: three pairs, both responses of one length, nothing masked."""
+
+    def make():
+        g = np.random.default_rng(1)
+        lp = -np.abs(g.standard_normal((3, 2, T))) - 0.1
+        mask = np.ones((3, 2, T), bool)
+        return ((lp, lp.copy() if same else lp - 0.2, mask) if ref else (lp, mask)), dict(options)
+
+    return make
+
+
+def pair_mutants(id, base, case, one):
+    """Bugs of any loss over pairs: their names, by the law that is to kill them. `one` has responses of one token."""
+    policy_mutant(id, "sum_and_mean_confused", "dpo-sum-mean: the mean where the sum is due, the sum where the mean is.",
+                  base, thread="trl#789, trl#1265, torchtune#1291, Liger-Kernel#510", default_case=one,
+                  value={"of_is": lambda of: "sum" if of == "mean" else "mean"})  # fmt: skip
+    policy_mutant(id, "prompts_counted", "The mask is not asked for the sums.", base, default_case=case,
+                  value={"hide": lambda x, mask: np.where(np.isfinite(x), x, 0)})  # fmt: skip
+    policy_mutant(id, "masked_by_multiplying", "Times the mask: NaN stays.", base, default_case=case,
+                  value={"hide": by_multiplying})  # fmt: skip
+    policy_mutant(id, "own_count", "The micro-batch's own number of pairs.", base, thread="transformers#34191",
+                  default_case=case, value={"count_of": lambda count, P: P})  # fmt: skip
+    policy_mutant(id, "slope_negated", "The gradient pushes the pair the other way.", base, default_case=case,
+                  slope={"slope": lambda d, mask: -d})  # fmt: skip
+    policy_mutant(id, "chosen_alone_has_a_gradient", "The rejected response is detached.", base, default_case=case,
+                  slope={"slope": lambda d, mask: d * np.array([1.0, 0.0])[:, None]})  # fmt: skip
+    return {"L1": ["sum_and_mean_confused", "prompts_counted", "own_count"],
+            "L2": ["slope_negated", "chosen_alone_has_a_gradient"], "L3": ["masked_by_multiplying"], "L4": ["own_count"]}  # fmt: skip
