@@ -47,13 +47,20 @@ def any_mask(draw, c):
     return rng(draw).random((c.B, c.T)) < 0.5 if c.count is not None else filled_mask(draw, c)
 
 
+def emptied_mask(draw, c):
+    """`any_mask` with a row that keeps nothing."""
+    mask = any_mask(draw, c)
+    mask[draw(choose(*range(c.B)))] = False
+    return mask
+
+
 def batch_flags():
     """Edge classes of a batch of responses."""
     return {
         "masked": Flag(lambda c: not np.all(c.mask), {"B": dims(1, 3), "T": dims(2, 5)}),
         "uneven": Flag(lambda c: len(set(np.sum(c.mask, -1).tolist())) > 1, {"B": dims(2, 3), "T": dims(2, 5)}),
         "empty_row": Flag(lambda c: c.count is not None and not np.all(np.any(c.mask, -1)),
-                          {"count": choose(3, 8), "B": dims(1, 3), "T": dims(1, 3)}),
+                          {"count": choose(3, 8), "B": dims(1, 3), "T": dims(1, 3), "mask": emptied_mask}),
         "some": Flag(lambda c: bool(np.any(c.mask))),
         "full": Flag(lambda c: bool(np.all(c.mask)), {"mask": lambda draw, c: np.ones((c.B, c.T), bool)}),
     }  # fmt: skip

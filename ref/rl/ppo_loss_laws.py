@@ -11,6 +11,7 @@ from ref.rl.common_laws import (
     clip_loss,
     clipped_terms,
     dyadics,
+    emptied_mask,
     even_batch,
     local_mean,
     numerator_only,
@@ -48,7 +49,7 @@ space = policy_cases(
         "refusable": Flag(lambda c: c.level == "token" or bool(np.all(np.any(c.mask, -1)))),
         "bonus": Flag(lambda c: c.entropy is not None, {"with_entropy": True}),
         "empty_row": Flag(lambda c: c.count is not None and not np.all(np.any(c.mask, -1)),
-                          {"count": choose(3, 8), "level": "token", "B": dims(1, 3), "T": dims(1, 3)}),
+                          {"count": choose(3, 8), "level": "token", "B": dims(1, 3), "T": dims(1, 3), "mask": emptied_mask}),
     },
 ).where(refusable=True)  # fmt: skip
 policy_laws(
