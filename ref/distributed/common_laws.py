@@ -78,7 +78,7 @@ def drawn(draw, shape, kind):
         return g.integers(-3, 4, shape).astype(np.float64)
     x = g.standard_normal(shape) * 2.0 ** g.integers(-8, 9, shape)
     if kind == "special":
-        x[g.random(shape) < 0.2] = g.choice([np.nan, np.inf, -np.inf, 0.0, -0.0])
+        x = np.where(g.random(shape) < 0.3, g.choice([np.nan, np.nan, np.inf, -np.inf, 0.0, -0.0], shape), x)
     return x
 
 
