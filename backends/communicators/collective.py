@@ -122,5 +122,6 @@ def stacked(results):
     if isinstance(first, tuple):
         return tuple(stacked(list(parts)) for parts in zip(*results, strict=True))
     if all(isinstance(x, np.ndarray | np.generic) for x in results) and len({(x.shape, x.dtype) for x in results}) == 1:
-        return np.stack(results)
+        # Of one rank a view, so that a result which is the input shows.
+        return np.stack(results) if len(results) > 1 else np.asarray(first)[None]
     return results

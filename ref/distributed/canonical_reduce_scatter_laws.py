@@ -44,7 +44,7 @@ def is_the_fold_in_rank_order(impl, c, expect):
 
 @law(
     ID, "L3", closed_form=True, given=sums.reach("alone", "empty", "short", "uneven"),
-    kills=["whole_arrays"], passes_null=SPOILT,
+    kills=["whole_arrays"], passes_null=[*SPOILT, "wrong_dtype"],
 )  # fmt: skip
 def bytes_and_messages_are_the_formula(impl, c, expect):
     "Rank r sends S - c_r bytes in n - 1 messages."

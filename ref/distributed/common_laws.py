@@ -43,7 +43,7 @@ UFUNCS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minim
 PYTHON = {"sum": sum, "prod": math.prod, "max": max, "min": min}
 OPS = choose("sum", "prod", "max", "min")
 NUMBERS = ("zeros", "constant", "identity")  # the nulls that a comparison of an implementation with itself passes
-SPOILT = ("zeros", "constant", "nan", "wrong_dtype")  # those that do the work, and spoil it after: of a `:tree`
+SPOILT = ("zeros", "constant", "nan")  # those that do the work, and spoil it after: of a `:tree`
 
 
 def world(draw, c):
@@ -56,8 +56,11 @@ def lengths(draw, c):
     return draw(choose(0, 1, c.n - 1, c.n, c.n + 1, *PRIMES))
 
 
-def numbers(axes="n L", kinds=("integers", "int64", "wild")):
-    """A field: integers as floats, integers, or floats whose sums round."""
+KINDS = ("integers", "int64", "wild", "special")
+
+
+def numbers(axes="n L", kinds=KINDS):
+    """A field: integers as floats, integers too long for a float, floats whose sums round, NaN and infinities."""
 
     def make(draw, c):
         shape = tuple(int(a) if a.isdigit() else c[a] for a in axes.split())
@@ -67,12 +70,16 @@ def numbers(axes="n L", kinds=("integers", "int64", "wild")):
 
 
 def drawn(draw, shape, kind):
-    """An array of a kind: "integers", "int64" or "wild"."""
+    """An array of a kind of `KINDS`."""
     g = rng(draw)
-    if kind == "wild":
-        return g.standard_normal(shape) * 2.0 ** g.integers(-8, 9, shape)
-    whole = g.integers(-3, 4, shape)
-    return whole if kind == "int64" else whole.astype(np.float64)
+    if kind == "int64":
+        return g.integers(-(2**60), 2**60, shape)
+    if kind == "integers":
+        return g.integers(-3, 4, shape).astype(np.float64)
+    x = g.standard_normal(shape) * 2.0 ** g.integers(-8, 9, shape)
+    if kind == "special":
+        x = np.where(g.random(shape) < 0.3, g.choice([np.nan, np.nan, np.inf, -np.inf, 0.0, -0.0], shape), x)
+    return x
 
 
 def _short(draw, c):
@@ -123,7 +130,8 @@ def sizes(c, parts=None):
 
 def whole_case(c):
     """The case on small integers, whatever was drawn."""
-    return c.replace(x=np.clip(np.round(np.asarray(c.x, np.float64)), -2, 2).astype(c.x.dtype))
+    x = np.nan_to_num(np.asarray(c.x, np.float64)) % 5 - 2  # from -2 to 2
+    return c.replace(x=np.floor(x).astype(c.x.dtype))
 
 
 def exactly(c):
@@ -187,9 +195,16 @@ def check_order(impl, c, expect):
     expect.same(out, np.full(out.shape, int("12345678"[: c.n])), "the digits of the ranks")
 
 
-def check_plan(impl, c, expect, same=None):
+def check_plan(impl, c, expect):
     """A plan made on other numbers gives the bits of the call."""
-    (same or expect.same)(impl(planned(c)), impl(c), "what the plan gives")
+    found, wanted = impl(planned(c)), impl(c)
+    _same_kind(found, c, expect)
+    expect.same(found, wanted, "what the plan gives")
+
+
+def _same_kind(found, c, expect):
+    dtype = np.asarray(c.arrival if "arrival" in c else c.x[0]).dtype
+    expect.holds(np.asarray(found).dtype == dtype, f"the plan keeps the dtype {dtype}")
 
 
 def whole(x):
@@ -229,12 +244,14 @@ def check_plan_by_rank(impl, c, expect):
     """`check_plan` where the ranks' results have shapes of their own."""
     found, wanted = (by_rank(impl(case), c, expect) for case in (planned(c), c))
     for r in range(c.n):
+        if found[r] is not None:
+            _same_kind(found[r], c, expect)
         expect.same(found[r], wanted[r], f"what the plan gives rank {r}")
 
 
 def rows_of(draw, c, length, kind=None):
     """[rows of rank 0, ..]: chunk r of `length` elements."""
-    whole = drawn(draw, (length,), kind or draw(choose("integers", "int64", "wild")))
+    whole = drawn(draw, (length,), kind or draw(choose(*KINDS)))
     cut = cuts(length, c.n)
     return [whole[a:b].copy() for a, b in zip(cut, cut[1:], strict=False)]
 

@@ -17,6 +17,7 @@ Conventions
     C2  Chunk j is folded from rank j on, around the ring. Of two operands the one with the lowest rank in it stands
         left, which shows in max of 0. and -0. and with an op of one's own.
     C3  op "mean" does not exist: sums and counts are reduced, then divided once.
+    C4  A NaN stays in a maximum and a minimum, as in NumPy's; MPI does not say. Integers never become floats.
 
 Laws
     L1 is_the_exact_reduction               L2 folds_around_the_ring

