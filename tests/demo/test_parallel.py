@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from backends.communicators import SelfCommunicator, ThreadWorld
+from ref.cli.app import app
 from ref.demo import bpe, sharded_file
 from ref.demo.parallel import MODES, ParallelRun, units
 from ref.demo.train import Plan, Run, train
@@ -134,6 +136,17 @@ def test_other_checkpoints_and_bad_sizes_are_refused(tmp_path):
         ParallelRun(SelfCommunicator(), TEXT, MERGES, TINY, PLAN, mode="zero4")
     with pytest.raises(ValueError, match="a batch of 4 for 5 ranks"):
         ThreadWorld(5).run(lambda comm: ParallelRun(comm, TEXT, MERGES, TINY, PLAN, mode="ddp"))
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [(["--parallel", "zero9"], "needed one of ddp, zero1"), (["--float64"], "go with --parallel"),
+     (["--parallel", "ddp"], "has a checkpoint; go on with --resume")],
+)  # fmt: skip
+def test_the_command_says_what_it_needs(tmp_path, args, message):
+    (tmp_path / sharded_file.MANIFEST).write_text("{}")
+    found = CliRunner().invoke(app, ["train", "--out", str(tmp_path), *args])
+    assert found.exit_code == 2 and message in " ".join(found.output.split())
 
 
 def test_units_are_the_layers():
