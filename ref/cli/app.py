@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ref.cli import budget, collectives, tables
-from ref.demo import commands
+from ref.demo import commands, density_command
 from ref.spec import UnknownId, all_specs, get, load_laws
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 commands.register(app)
 budget.register(app)
 collectives.register(app)
+density_command.register(app)
 out, err = Console(), Console(stderr=True)
 
 FULL = 25
