@@ -114,7 +114,8 @@ def plain(rewards, steps, ends, prompts, mask, *, ddof=1, eps=1e-6, **edit):
         pool = r[i][steps[i]] if edit.get("response") else r[own][steps[own] if not edit.get("padded") else np.ones_like(steps[own])]
         mean = pool.mean() if len(pool) else 0.0
         s = np.sqrt(((pool - mean) ** 2).sum() / max(len(pool) - ddof, 1)) + eps
-        z = np.where(steps[i], (r[i] - mean) / s if len(pool) and np.ptp(pool) else 0, 0)
+        z = (r[i] - mean) / s if len(pool) and np.ptp(pool) else 0 * r[i]
+        z = z * steps[i] if edit.get("multiplies") else np.where(steps[i], z, 0)
         for t in range(mask.shape[1]):
             chosen = edit.get("chosen", lambda ends, t: ends >= t)(ends[i], t)
             total = np.where(chosen, z, 0).sum()
@@ -136,5 +137,5 @@ _mutant("all_steps_everywhere", "All of a response's steps at every token.", cho
 _mutant("end_excluded", "A step's own last token no longer counts it.", chosen=lambda ends, t: ends > t)
 _mutant("one_group_of_all", "One mean for all prompts.", ids=lambda p: np.zeros_like(p))
 _mutant("steps_averaged", "The mean of the remaining steps, not their sum.", average=True)
-_mutant("steps_by_multiplying", "Rewards times the mask of steps: NaN stays.", hide=lambda r, s: r * s)
+_mutant("steps_by_multiplying", "Rewards times the mask of steps: NaN stays.", hide=lambda r, s: r, multiplies=True)
 _mutant("padding_steps_counted", "Steps that are none count as zeros.", padded=True)
