@@ -113,6 +113,8 @@ def plain(rewards, steps, ends, prompts, mask, *, ddof=1, eps=1e-6, **edit):
         own = ids == ids[i]
         pool = r[i][steps[i]] if edit.get("response") else r[own][steps[own] if not edit.get("padded") else np.ones_like(steps[own])]
         mean = pool.mean() if len(pool) else 0.0
+        if "hide" in edit:
+            mean = r[own].sum() / max(steps[own].sum(), 1)
         s = np.sqrt(((pool - mean) ** 2).sum() / max(len(pool) - ddof, 1)) + eps
         z = (r[i] - mean) / s if len(pool) and np.ptp(pool) else 0 * r[i]
         z = z * steps[i] if edit.get("multiplies") else np.where(steps[i], z, 0)
