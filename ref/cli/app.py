@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ref.cli import budget, tables
-from ref.demo import commands
+from ref.demo import commands, train_rl
 from ref.spec import UnknownId, all_specs, get, load_laws
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 commands.register(app)
 budget.register(app)
+train_rl.register(app)
 out, err = Console(), Console(stderr=True)
 
 FULL = 25

@@ -155,11 +155,13 @@ def _check_kind(function, entry, array):
         )
 
 
+@cache
 def dtype_name(dtype):
     """A dtype's plain name, in any backend: "float32", not "array_api_strict.float32"."""
     return str(dtype).rsplit(".", 1)[-1]
 
 
+@cache
 def kind_of(dtype):
     """"float", "int", "bool" or "complex", for a dtype of any backend."""
     name = dtype_name(dtype)
