@@ -1,0 +1,145 @@
+"""Pictures of reinforcement learning: values with the policy's arrows, errors over iterations, curves over steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+# Up, right, down, left on the map, by the actions of the environment: (column step, row step).
+ARROWS = {
+    "frozenlake": ((-1, 0), (0, 1), (1, 0), (0, -1)),  # left, down, right, up
+    "frozenlake8x8": ((-1, 0), (0, 1), (1, 0), (0, -1)),
+    "cliffwalking": ((0, -1), (1, 0), (0, 1), (-1, 0)),  # up, right, down, left
+}
+
+
+def value_map(path, task, table, values, policy) -> Path:
+    """Draw the map with each state's value and an arrow for its best action.
+
+    Parameters
+    ----------
+    path : path
+        Where the PNG goes; its folder exists.
+    task : str
+    table : Table
+    values : float[S+1]
+    policy : float[S+1 A]
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        A value that is not finite, or another number of states than the map has.
+    """
+    rows, columns = table.shape
+    if len(values) != rows * columns + 1 or not np.isfinite(values).all():
+        raise ValueError(f"value_map: values has {len(values)} entries; needed {rows * columns + 1} finite ones")
+    axes, save = _axes((1.1 * columns + 1, 1.1 * rows + 0.5))
+    grid = np.asarray(values[:-1]).reshape(rows, columns)
+    shown = axes.imshow(grid, cmap="viridis")
+    middle = (grid.max() + grid.min()) / 2
+    for i, j in np.ndindex(rows, columns):
+        s, ink = i * columns + j, "white" if grid[i, j] < middle else "black"
+        letter = table.letters[i, j] if table.letters is not None else ""
+        axes.text(j, i + 0.38, f"{letter} {grid[i, j]:.3g}", ha="center", va="center", color=ink, fontsize=8)
+        if _over(table, s):
+            continue
+        for a, (right, down) in enumerate(ARROWS[task]):
+            if policy[s, a] > 1 / len(ARROWS[task]) + 1e-9:
+                axes.arrow(j - 0.2 * right, i - 0.2 * down - 0.08, 0.25 * right, 0.25 * down, color=ink, head_width=0.1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.figure.colorbar(shown, ax=axes, shrink=0.7)
+    return save(path)
+
+
+def _over(table, s):
+    """Whether nothing is to be chosen in s: a hole, a goal, or a cell that no step leads to (the cliff)."""
+    if table.letters is not None:
+        return table.letters.reshape(-1)[s] in "HG"
+    return not (table.P[:-1, :, s] > 0).any() and table.start[s] == 0
+
+
+def error_curve(path, curve, gamma, unit) -> Path:
+    """Draw errors over iterations, on a logarithmic scale, with the line gamma^k times the first one.
+
+    Parameters
+    ----------
+    path : path
+        Where the PNG goes; its folder exists.
+    curve : sequence of (k, error, ...)
+    gamma : float
+    unit : str
+        What k counts.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        No point, or an error that is not finite.
+    """
+    k, error = (np.array([point[i] for point in curve], float) for i in (0, 1))
+    if not k.size or not np.isfinite(error).all():
+        raise ValueError("error_curve: needed at least one point, and finite errors")
+    axes, save = _axes((7, 4.5))
+    axes.semilogy(k, np.maximum(error, 1e-16), ".-", label="largest error of a value")
+    axes.semilogy(
+        k, np.maximum(error[0] * gamma**k, 1e-16), "--", color="0.4", label="gamma^k, the bound of value iteration"
+    )
+    axes.set(xlabel=unit, ylabel="max |v - v*|")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save(path)
+
+
+def curves(path, lines, levels, x, y) -> Path:
+    """Draw lines over steps, and levels.
+
+    Parameters
+    ----------
+    path : path
+        Where the PNG goes; its folder exists.
+    lines : {label: sequence of (x, y)}
+    levels : {label: y}
+    x, y : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        No line, or a number that is not finite.
+    """
+    if not lines or not all(len(line) and np.isfinite(np.asarray(line, float)).all() for line in lines.values()):
+        raise ValueError(f"curves: lines are {list(lines)}; needed at least one, of finite points")
+    axes, save = _axes((7, 4.5))
+    for label, line in lines.items():
+        axes.plot(*np.asarray(line, float).T, linewidth=1.2, label=label)
+    for label, level in levels.items():
+        axes.axhline(level, color="0.4", linestyle="--", label=f"{label}: {level:.6g}")
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save(path)
+
+
+def _axes(size):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+
+    def save(path):
+        FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
+        return Path(path)
+
+    return figure.add_subplot(), save
