@@ -75,7 +75,7 @@ def to_x0_of(prediction, a, b):
 solver_laws(
     ID, some, order=1, back=1, grid=even_in_log_snr, steps=(16, 32),
     kills={
-        "L2": ["euler_in_lambda", "std_of_the_start", "sign_of_the_noise", "output_is_eps"],
+        "L2": ["euler_in_lambda", "sign_of_the_noise", "output_is_eps"],
         "L3": ["euler_in_lambda", "sign_of_the_noise", "std_of_the_start"],
         "L4": ["sign_of_the_noise", "std_of_the_start"],
         "L5": ["output_is_eps"],
