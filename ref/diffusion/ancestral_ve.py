@@ -10,8 +10,8 @@ Notation
     sigma_t > sigma_s: neighbours of sigmas.
 
 Conventions
-    C1  It is the posterior q(x_s | x_t, x_0) at Tweedie's x_0: DDPM's step with the small variance, for VE. Exact for data
-        that are one point; too narrow for data with variance of their own.
+    C1  It is the posterior q(x_s | x_t, x_0) at Tweedie's x_0: DDPM's step with the small variance, for VE. Exact for
+        data that are one point; too narrow for data with variance of their own.
     C2  The last sigma may be 0: that step is Tweedie's mean, and its noise is 0 of itself.
     C3  The score gets sigma, a Python float.
 

@@ -61,8 +61,8 @@ def annealed_langevin(x, noise, *, score, sigmas, step, steps, convention="full"
     Raises
     ------
     ValueError
-        Sigmas that do not fall or are not positive, an unknown convention, step or steps out of range, too few draws, or a
-        score of another shape.
+        Sigmas that do not fall or are not positive, an unknown convention, step or steps out of range, too few draws,
+        or a score of another shape.
     TypeError
         x is not a float array.
 

@@ -53,12 +53,25 @@ def levels(c):
 
 
 @law(
-    ID, "L1", closed_form=True, given=some.reach("one_level", "several"),
-    kills=["step_not_scaled", "step_by_sigma", "step_by_the_first_level", "noise_of_the_half_step", "noise_when_denoising",
-           "never_denoised", "denoised_by_sigma", "one_step_too_many", "levels_from_the_end"],
-)  # fmt: skip
+    ID,
+    "L1",
+    closed_form=True,
+    given=some.reach("one_level", "several"),
+    kills=[
+        "step_not_scaled",
+        "step_by_sigma",
+        "step_by_the_first_level",
+        "noise_of_the_half_step",
+        "noise_when_denoising",
+        "never_denoised",
+        "denoised_by_sigma",
+        "one_step_too_many",
+        "levels_from_the_end",
+    ],
+)
 def each_step_by_its_level(impl, c, expect):
-    "K steps at each sigma with a = eps sigma^2 / sigma_L^2, then x + sigma_L^2 s: every state, every sigma, every draw."
+    """K steps at each sigma with a = eps sigma^2 / sigma_L^2, then x + sigma_L^2 s: every state, every sigma, every
+    draw."""
     rows = [(sigma, 1.0, h, 0.0, noise) for sigma, h, noise in levels(c)]
     last = float(c.sigmas[-1])
     follow(impl, c, expect, [*rows, (last, 1.0, last**2)] if c.denoise else rows, argument="score")

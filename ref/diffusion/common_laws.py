@@ -135,7 +135,9 @@ class Recorder:
 
 def telling(outputs):
     """A recorder whose k-th answer is outputs[k], whatever x is."""
-    return Recorder(lambda x, t, k: backends.namespace(x).from_numpy(np.asarray(outputs[k % len(outputs)], dtype_of(x))))
+    return Recorder(
+        lambda x, t, k: backends.namespace(x).from_numpy(np.asarray(outputs[k % len(outputs)], dtype_of(x)))
+    )
 
 
 def dtype_of(x):
@@ -170,7 +172,7 @@ def gaussian(kernel, mean, variance, prediction):
 
 
 def response(impl, c, expect, draws, model, calls=None, argument="model", **fields):
-    """How a sampler answers x = 0, x = 1 and each of `draws` unit draws, in one batch; it calls the model `calls` times.
+    """How a sampler answers x = 0, x = 1 and each of `draws` unit draws, in one batch, with `calls` calls of the model.
 
     Returns (states, output): `states` is [(t, offset, gain, weights of the draws)] at every call of the model, `output`
     the same for the result (without t).
@@ -224,7 +226,13 @@ def follow(impl, c, expect, table, wide=1.0, argument="model"):
             size = np.abs(at_x * x) + np.abs(at_last * last)
             limit = abs(at_x) * error + bounds.rounding(24 * wide, size, c.dtype)
             expect(seen, at, limit, f"x at call {k}", scale=1 + np.max(np.abs(at), initial=0))
-            expect(float(when), float(t), bounds.rounding(24, max(abs(t), 1.0), "float64"), f"t of call {k}", scale=1 + abs(t))
+            expect(
+                float(when),
+                float(t),
+                bounds.rounding(24, max(abs(t), 1.0), "float64"),
+                f"t of call {k}",
+                scale=1 + abs(t),
+            )
             k += 1
         terms = [A * x, B * m, C * last]
         if noise:
@@ -480,7 +488,8 @@ def solver_laws(id, given, *, order, back, grid, steps, kills, names):
 
     word = {1: "first", 2: "second"}[order]
     of_order.__doc__ = (
-        f"N(m, s^2), VP, steps even in ln(scale / std) from t = 1 to 1/64: against the exact flow of {word} order, within .1."
+        "N(m, s^2), VP, steps even in ln(scale / std) from t = 1 to 1/64: against the exact flow "
+        f"of {word} order, within .1."
     )
     one_point.__doc__ = "Data that are one point m: the step is exact on any grid and SDE, a' m + (b' / b) (x - a m)."
     round_trip.__doc__ = f"Up the times and down again is the identity to order {back}, within .1."

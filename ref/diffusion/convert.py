@@ -1,7 +1,7 @@
 """What a diffusion model predicts: noise, data, velocity or score, each from any other.
 
-Source: Ho, Jain & Abbeel 2020 (2006.11239) Eq. 15 for x_0; Salimans & Ho 2022 (2202.00512) sec. 4 and App. D for v; Song
-et al. 2021 (2011.13456) Eq. 7 for the score.
+Source: Ho, Jain & Abbeel 2020 (2006.11239) Eq. 15 for x_0; Salimans & Ho 2022 (2202.00512) sec. 4 and App. D for v;
+Song et al. 2021 (2011.13456) Eq. 7 for the score.
 
     x = a x_0 + b eps
     v = a eps - b x_0            score = -eps / b = (a x_0 - x) / b^2

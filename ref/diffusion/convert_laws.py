@@ -143,6 +143,7 @@ def through_eps(output, x, scale, std, *, source="eps", target="x0", **edit):
 @mutant(ID, default_case=point("eps", "v"))
 def v_of_the_other_sign(*args, **options):
     "v = b x_0 - a eps."
+
     def to(a, b, x, eps):
         return b * (x - b * eps) / a - a * eps
 

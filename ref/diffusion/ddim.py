@@ -13,8 +13,8 @@ Notation
     x_T -> x; s < t neighbours of steps; the paper's alpha is alpha_bar here, alpha_bar[t - 1] at step t.
 
 Conventions
-    C1  s is read from steps, never computed as t - N / S: a grid whose gaps differ is as good as another. The last s is 0
-        with alpha_bar = 1, so the last step returns x_0hat; some libraries keep alpha_bar_1 there
+    C1  s is read from steps, never computed as t - N / S: a grid whose gaps differ is as good as another. The last s
+        is 0 with alpha_bar = 1, so the last step returns x_0hat; some libraries keep alpha_bar_1 there
         (set_alpha_to_one=False), which leaves noise in the sample.
     C2  eta = 1 is ancestral sampling with the small variance, on subsequences too; eta = 0 has no noise and is Euler's
         method on x / sqrt(alpha_bar) in sqrt((1 - alpha_bar) / alpha_bar).
@@ -67,8 +67,8 @@ def ddim(x, noise=None, *, model, alpha_bar, steps=None, eta=0.0, prediction="ep
     Raises
     ------
     ValueError
-        Unknown prediction, alpha_bar that does not fall within (0, 1), steps that do not rise within 1 .. N, eta outside
-        [0, 1], clip <= 0, too few draws, or an output of another shape.
+        Unknown prediction, alpha_bar that does not fall within (0, 1), steps that do not rise within 1 .. N, eta
+        outside [0, 1], clip <= 0, too few draws, or an output of another shape.
     TypeError
         x is not a float array.
 

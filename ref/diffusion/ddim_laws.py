@@ -90,8 +90,8 @@ def each_step_by_predicted_x0_and_noise(impl, c, expect):
            "noise_at_the_last_step"],
 )  # fmt: skip
 def one_point_keeps_every_marginal(impl, c, expect):
-    """Data that are one point m: from N(sqrt(alpha_bar_T) m, 1 - alpha_bar_T) mean and variance are the marginal's after
-    every step, for every eta and subsequence, and the sample is m."""
+    """Data that are one point m: from N(sqrt(alpha_bar_T) m, 1 - alpha_bar_T) mean and variance are the marginal's
+    after every step, for every eta and subsequence, and the sample is m."""
     steps = ladder(c)
     model = gaussian(kernel(c), MEAN, 0.0, c.prediction)
     seen, out = response(impl, c, expect, len(steps), model, calls=len(steps))
@@ -108,7 +108,8 @@ def one_point_keeps_every_marginal(impl, c, expect):
     kills=["one_step_late", "euler_in_the_wrong_variable", "last_alpha_bar_kept"],
 )  # fmt: skip
 def eta_zero_is_euler_in_the_noise_ratio(impl, c, expect):
-    "eta = 0: y = x / sqrt(alpha_bar) moves by (s' - s) eps, s = sqrt((1 - alpha_bar) / alpha_bar), to s' = 0 at the end."
+    """eta = 0: y = x / sqrt(alpha_bar) moves by (s' - s) eps, s = sqrt((1 - alpha_bar) / alpha_bar), to s' = 0 at the
+    end."""
     outputs = [np.asarray(o, c.dtype) for o in c.outputs]
     recorder = telling(outputs)
     out = impl(c.replace(model=recorder))
@@ -235,9 +236,9 @@ def path(x, noise=None, *, model, alpha_bar, steps=None, eta=0.0, prediction="ep
         if clip is not None and not edit.get("unclipped"):
             x0 = np.clip(x0, -clip, clip)
             eps = eps if edit.get("old_eps") else (x - a * x0) / b
-        sigma = edit.get("sigma", lambda now, before, eta: eta * np.sqrt((1 - before) / (1 - now) * (1 - now / before)))(
-            now, before, eta
-        )
+        sigma = edit.get(
+            "sigma", lambda now, before, eta: eta * np.sqrt((1 - before) / (1 - now) * (1 - now / before))
+        )(now, before, eta)
         k2 = max(1 - before - (0 if edit.get("full_direction") else sigma**2), 0)
         z = noise[k] if noise is not None and k < len(noise) and sigma and (i or edit.get("noisy_end")) else 0
         moved = edit.get("move", lambda x0, eps, before, k, x, now: np.sqrt(before) * x0 + k * eps)(
@@ -292,6 +293,7 @@ def direction_without_sigma(*args, **options):
 @mutant(ID, default_case=point(3))
 def sigma_of_the_large_variance(*args, **options):
     "sigma = eta sqrt(beta)."
+
     def sigma(now, before, eta):
         return min(eta * np.sqrt(1 - now / before), np.sqrt(1 - before))
 
@@ -307,8 +309,11 @@ def output_is_eps(*args, prediction="eps", **options):
 @mutant(ID, default_case=point(3))
 def noise_at_the_last_step(*args, **options):
     "sigma of the step before, where alpha_bar_s = 1."
+
     def sigma(now, before, eta):
-        return eta * np.sqrt((1 - before) / (1 - now) * (1 - now / before)) if before < 1 else eta * np.sqrt(1 - now) / 2
+        return (
+            eta * np.sqrt((1 - before) / (1 - now) * (1 - now / before)) if before < 1 else eta * np.sqrt(1 - now) / 2
+        )
 
     return path(*args, sigma=sigma, noisy_end=True, **options)
 
@@ -316,6 +321,7 @@ def noise_at_the_last_step(*args, **options):
 @mutant(ID, default_case=point(1))
 def euler_in_the_wrong_variable(*args, **options):
     "Euler in sqrt(1 - alpha_bar): exact to x_0 = 0 alone."
+
     def move(x0, eps, before, k, x, now):
         return np.sqrt(before / now) * x + (np.sqrt(1 - before) - np.sqrt(1 - now)) * eps
 

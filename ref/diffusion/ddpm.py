@@ -1,7 +1,7 @@
 """DDPM: ancestral sampling.
 
-Source: Ho, Jain & Abbeel 2020 (2006.11239) Algorithm 2, Eq. 7, 11; Nichol & Dhariwal 2021 (2102.09672) Eq. 15 and sec. 4
-for the learned variance and for fewer steps.
+Source: Ho, Jain & Abbeel 2020 (2006.11239) Algorithm 2, Eq. 7, 11; Nichol & Dhariwal 2021 (2102.09672) Eq. 15 and
+sec. 4 for the learned variance and for fewer steps.
 
     x_{t-1} = (x_t - beta_t / sqrt(1 - alpha_bar_t) eps(x_t, t)) / sqrt(alpha_t) + sigma_t z,   no z at the last step
 
@@ -109,7 +109,9 @@ def visited(function, alpha_bar, steps):
     bars = numbers(alpha_bar)
     for at, (before, now) in enumerate(zip([1.0, *bars[:-1]], bars, strict=True)):
         if not 0 < now < before:
-            raise ValueError(f"{function}: alpha_bar[{at}]={now} after {before}; needed numbers that fall within (0, 1)")
+            raise ValueError(
+                f"{function}: alpha_bar[{at}]={now} after {before}; needed numbers that fall within (0, 1)"
+            )
     steps = check_rising(function, range(1, len(bars) + 1) if steps is None else numbers(steps), len(bars))
     found = [bars[t - 1] for t in steps]
     return list(zip(steps, found, [1.0, *found[:-1]], strict=True))[::-1]

@@ -59,7 +59,13 @@ space = cases(
 def each_step_is_the_posterior_at_the_predicted_x0(impl, c, expect):
     """x_{t-1} = c_0 x_0hat + c_t x_t + sigma z with the posterior's weights, by precisions, between neighbours of the
     steps, and alpha_bar = 1 before the first; the model is asked at those t."""
-    follow(impl, c, expect, ancestral_rows(c, c.prediction, c.variance), wide=16 * 8 / min(np.asarray(c.alpha_bar, np.float64)) ** 0.5)
+    follow(
+        impl,
+        c,
+        expect,
+        ancestral_rows(c, c.prediction, c.variance),
+        wide=16 * 8 / min(np.asarray(c.alpha_bar, np.float64)) ** 0.5,
+    )
 
 
 def states(impl, c, expect, s2, model=None):
@@ -71,9 +77,19 @@ def states(impl, c, expect, s2, model=None):
 
 
 @law(
-    ID, "L2", closed_form=True, dtypes=DOUBLE, given=space.where(some=True).reach("subsequence", "several"),
-    kills=["beta_of_the_full_schedule", "one_step_late", "no_division_by_alpha", "output_is_eps", "last_alpha_bar_kept"],
-)  # fmt: skip
+    ID,
+    "L2",
+    closed_form=True,
+    dtypes=DOUBLE,
+    given=space.where(some=True).reach("subsequence", "several"),
+    kills=[
+        "beta_of_the_full_schedule",
+        "one_step_late",
+        "no_division_by_alpha",
+        "output_is_eps",
+        "last_alpha_bar_kept",
+    ],
+)
 def every_mean_is_exact_for_gaussian_data(impl, c, expect):
     "From q(x_T) with the exact model the mean is sqrt(alpha_bar_s) m after every step, for both variances."
     steps, found = states(impl, c, expect, 0.25)

@@ -10,8 +10,8 @@ Notation
     b -> std, one a sample; z -> noise; the term of each sample -> the result.
 
 Conventions
-    C1  weighting "none" is Vincent's; "variance" is NCSN's lambda(b) = b^2, under which all levels weigh alike: the term
-        is |b s + z|^2 / 2.
+    C1  weighting "none" is Vincent's; "variance" is NCSN's lambda(b) = b^2, under which all levels weigh alike: the
+        term is |b s + z|^2 / 2.
     C2  The score gets the noised sample and std. At its best it is that of the noised density, never of the clean one.
 
 Laws

@@ -98,8 +98,8 @@ def constant_away_from_explicit(impl, c, expect):
     kills=["noise_of_the_other_sign", "clean_score", "target_without_its_std"],
 )  # fmt: skip
 def best_linear_score(impl, c, expect):
-    """x ~ N(m, S): at L = (S + b^2)^-1 and its mean the loss is least, and moved by E it is tr(E (S + b^2) E^T) / 2 more;
-    expectations by all signs of S^-1/2 (x - m) and z."""
+    """x ~ N(m, S): at L = (S + b^2)^-1 and its mean the loss is least, and moved by E it is tr(E (S + b^2) E^T) / 2
+    more; expectations by all signs of S^-1/2 (x - m) and z."""
     d, b = c.d, float(c.std)
     root = np.eye(d) + np.tri(d, k=-1) / 2
     m, S = np.arange(1.0, d + 1), root @ root.T

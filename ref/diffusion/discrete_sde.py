@@ -11,8 +11,8 @@ Notation
     t -> t, in steps: 0 <= t <= N.
 
 Conventions
-    C1  A network trained on steps 1 .. N serves continuous solvers so; it is asked at fractional t. At integers scale and
-        std are those of `diffusion.noised`, exactly.
+    C1  A network trained on steps 1 .. N serves continuous solvers so; it is asked at fractional t. At integers scale
+        and std are those of `diffusion.noised`, exactly.
     C2  beta is constant between steps and takes the value of the step that begins at an integer t's left: (k - 1, k].
     C3  As in `diffusion.vp`: a function t -> (drift, diffusion, scale, std), here with alpha_bar fixed.
 

@@ -11,8 +11,9 @@ Notation
 Conventions
     C1  Levels are spread over [low, high] with both ends, so that their distance is 2 h: 2 / 255 for 256 levels of
         [-1, 1].
-    C2  Far in a tail the difference of Phi underflows; here logarithms of the upper tail are subtracted, so that a bin 100
-        standard deviations away has its true log-probability. The paper's code takes ln max(p, 1e-12) instead.
+    C2  Far in a tail the difference of Phi underflows; here logarithms of the upper tail are subtracted, so that a
+        bin 100 standard deviations away has its true log-probability. The paper's code takes ln max(p, 1e-12)
+        instead.
     C3  One number an entry, in nats.
 
 Laws

@@ -89,12 +89,18 @@ def exact(c, i, mean):
     else:
         p = tail(a) - tail(b) if a + b > 0 else tail(-b) - tail(-a)
     edge = max(abs(a), abs(b))
-    # Edges are off by u |edge|; the log of a tail moves by |edge| + 1 times that, that of a difference by 1 / width more.
+    # Edges are off by u |edge|; the log of a tail moves by |edge| + 1 times that, of a difference by 1 / width more.
     return float(mpmath.log(p)), float(edge * (edge + 1 + 1 / min(b - a, 1)) + (edge**2 + 1) / min((b - a), 1))
 
 
-@law(ID, "L4", dtypes=("float64",), given=some.where(low=-1.0, high=1.0), kills=["one_sided"],
-     passes_null=["zeros", "constant"])  # fmt: skip
+@law(
+    ID,
+    "L4",
+    dtypes=("float64",),
+    given=some.where(low=-1.0, high=1.0),
+    kills=["one_sided"],
+    passes_null=["zeros", "constant"],
+)
 def mirrored(impl, c, expect):
     "low = -high: x and mean of the other sign have the same probability."
     other = impl(c.replace(x=(-c.x).copy(), mean=(-c.mean).copy()))
@@ -103,13 +109,19 @@ def mirrored(impl, c, expect):
 
 
 @law(
-    ID, "L5", closed_form=True, needs=("vjp",), dtypes=("float64",),
-    given=some.where(bins=choose(5, 17), std=lambda draw, c: np.asarray(2.0 ** rng(draw).integers(-1, 2, c.S))).reach("ends"),
+    ID,
+    "L5",
+    closed_form=True,
+    needs=("vjp",),
+    dtypes=("float64",),
+    given=some.where(bins=choose(5, 17), std=lambda draw, c: np.asarray(2.0 ** rng(draw).integers(-1, 2, c.S))).reach(
+        "ends"
+    ),
     kills=["std_detached"],
-)  # fmt: skip
+)
 def gradients_are_of_the_edges(impl, c, expect):
-    """d ln p / d mean = (phi(a) - phi(b)) / (std p), d ln p / d std = (a phi(a) - b phi(b)) / (std p), a and b the edges in
-    standard deviations (what reaches to infinity has none there)."""
+    """d ln p / d mean = (phi(a) - phi(b)) / (std p), d ln p / d std = (a phi(a) - b phi(b)) / (std p), a and b the
+    edges in standard deviations (what reaches to infinity has none there)."""
     found = impl.vjp(c, np.ones(c.S, c.dtype))
     h = (c.high - c.low) / (2 * (c.bins - 1))
     density = lambda z: np.exp(-z * z / 2) / math.sqrt(2 * math.pi)  # noqa: E731

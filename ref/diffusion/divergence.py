@@ -11,8 +11,8 @@ Notation
 
 Conventions
     C1  Every sample x[*B] is alone: field takes a batch and mixes no two of its samples.
-    C2  Without probes the trace is exact: d backward passes through one run of the field. With probes one pass each, and
-        their mean.
+    C2  Without probes the trace is exact: d backward passes through one run of the field. With probes one pass each,
+        and their mean.
     C3  Probes of +-1 have the least variance; normal ones are the paper's other choice. A vector on the unit sphere has
         E[v v^T] = I / d: multiply it by sqrt(d).
     C4  What comes out can be differentiated again, with respect to x and to what the field closes over.

@@ -43,11 +43,14 @@ def size(J):
 
 
 @law(
-    ID, "L1", closed_form=True,
-    given=space.where(field=lambda draw, c: Linear(rng(draw).integers(-8, 9, (c.d, c.d)) / 4, rng(draw).integers(-4, 5, c.d)),
-                      K=0),
+    ID,
+    "L1",
+    closed_form=True,
+    given=space.where(
+        field=lambda draw, c: Linear(rng(draw).integers(-8, 9, (c.d, c.d)) / 4, rng(draw).integers(-4, 5, c.d)), K=0
+    ),
     kills=["sum_of_the_jacobian", "sign_of_the_reverse", "value_of_the_divergence_point", "first_entry_alone"],
-)  # fmt: skip
+)
 def linear_field(impl, c, expect):
     "f = -L (x - m): the value is that, the divergence -tr L at every x."
     value, div = impl(c)
@@ -70,10 +73,14 @@ def exact_for_a_nonlinear_field(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True,
-    given=space.where(probes=lambda draw, c: np.broadcast_to(signs(c.d)[:, *(None,) * len(c.B)], (2**c.d, *c.B, c.d)).copy()),
+    ID,
+    "L3",
+    closed_form=True,
+    given=space.where(
+        probes=lambda draw, c: np.broadcast_to(signs(c.d)[:, *(None,) * len(c.B)], (2**c.d, *c.B, c.d)).copy()
+    ),
     kills=["probes_not_averaged", "jacobian_times_probe_alone", "sign_of_the_reverse"],
-)  # fmt: skip
+)
 def all_signs_average_to_the_trace(impl, c, expect):
     "Over all 2^d vectors of +-1 the mean of v^T J v is tr J."
     _, div = impl(c)
@@ -123,7 +130,9 @@ def by_jacobian(x, probes=None, *, field, **edit):
     else:
         forms = [edit.get("form", lambda J, v: np.einsum("...i,...ij,...j->...", v, J, v))(J, v) for v in probes]
         div = edit.get("mean", lambda f: sum(f) / len(f))(forms)
-    return np.asarray(field.value(x), x.dtype), np.asarray(edit.get("sign", 1) * div, x.dtype) + np.zeros(x.shape[:-1], x.dtype)
+    return np.asarray(field.value(x), x.dtype), np.asarray(edit.get("sign", 1) * div, x.dtype) + np.zeros(
+        x.shape[:-1], x.dtype
+    )
 
 
 @mutant(ID, default_case=still())
@@ -153,6 +162,7 @@ def first_entry_alone(*args, **options):
 @mutant(ID, default_case=still())
 def batch_mixed(*args, **options):
     "The batch's mean divergence in every place."
+
     def trace(J):
         found = np.trace(J, axis1=-2, axis2=-1)
         return np.full(found.shape, found.mean() if found.size else 0.0)

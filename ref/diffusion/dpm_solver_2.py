@@ -12,8 +12,8 @@ Notation
     a, b at t -> sde(t).scale, .std; primes at t'.
 
 Conventions
-    C1  t_m is found by root search on lambda, which any SDE has monotone; the model is asked at times that are not in the
-        list.
+    C1  t_m is found by root search on lambda, which any SDE has monotone; the model is asked at times that are not in
+        the list.
     C2  b' = 0 has no midpoint in lambda: end at a small time, or with one step of `diffusion.dpm_solver_1`.
     C3  Order 2; there and back returns to order 3.
 

@@ -54,31 +54,51 @@ def middle(sde, t, to):
 
 
 @law(
-    ID, "L1", closed_form=True, given=some.where(prediction="eps").reach("upwards"),
-    kills=["middle_of_the_times", "first_order", "second_output_at_the_start", "half_step_not_half", "both_outputs_averaged",
-           "two_half_steps"],
-)  # fmt: skip
+    ID,
+    "L1",
+    closed_form=True,
+    given=some.where(prediction="eps").reach("upwards"),
+    kills=[
+        "middle_of_the_times",
+        "first_order",
+        "second_output_at_the_start",
+        "half_step_not_half",
+        "both_outputs_averaged",
+        "two_half_steps",
+    ],
+)
 def each_step_is_the_exponential_midpoint(impl, c, expect):
-    "u = (a_m / a) x - b_m (e^(h / 2) - 1) eps, asked at t_m half way in lambda; x' = (a' / a) x - b' (e^h - 1) eps(u, t_m)."
+    """u = (a_m / a) x - b_m (e^(h / 2) - 1) eps, asked at t_m half way in lambda; x' = (a' / a) x - b' (e^h - 1)
+    eps(u, t_m)."""
     rows, steps = [], np.asarray(c.times, np.float64).tolist()
     for t, to in zip(steps[:-1], steps[1:], strict=True):
         m = middle(c.sde, t, to)
-        (_, _, a, b), (_, _, a1, b1), (_, _, am, bm) = c.sde(t), c.sde(to), c.sde(m)
+        (_, _, a, _), (_, _, a1, b1), (_, _, am, bm) = c.sde(t), c.sde(to), c.sde(m)
         h = log_snr(c.sde, to) - log_snr(c.sde, t)
         rows += [(t, 1.0, 0.0), (m, a1 / a, -b1 * math.expm1(h), 0.0, 0.0, am / a, -bm * math.expm1(h / 2))]
     follow(impl, c, expect, rows, wide=1024)
 
 
 solver_laws(
-    ID, some, order=2, back=3, grid=even_in_log_snr, steps=(16, 32),
+    ID,
+    some,
+    order=2,
+    back=3,
+    grid=even_in_log_snr,
+    steps=(16, 32),
     kills={
         "L2": ["first_order", "second_output_at_the_start", "half_step_not_half", "two_half_steps", "output_is_eps"],
         "L3": ["half_step_not_half"],
         "L4": ["first_order", "second_output_at_the_start", "half_step_not_half", "both_outputs_averaged"],
         "L5": ["output_is_eps"],
     },
-    names=("second_order_on_a_gaussian", "one_point_is_exact", "there_and_back", "every_prediction_gives_the_same_path"),
-)  # fmt: skip
+    names=(
+        "second_order_on_a_gaussian",
+        "one_point_is_exact",
+        "there_and_back",
+        "every_prediction_gives_the_same_path",
+    ),
+)
 
 
 # Mutants ---------------------------------------------------------------------------------------------
@@ -102,7 +122,7 @@ def solve(x, *, model, sde, times, prediction="eps", **edit):
 
     for t, to in zip(times[:-1], times[1:], strict=True):
         m = edit.get("middle", middle)(sde, t, to)
-        (_, _, a, b), (_, _, a1, b1), (_, _, am, bm) = sde(t), sde(to), sde(m)
+        (_, _, a, _), (_, _, a1, b1), (_, _, am, bm) = sde(t), sde(to), sde(m)
         h, half = log_snr(sde, to) - log_snr(sde, t), log_snr(sde, m) - log_snr(sde, t)
         first = eps_at(x, t)
         if edit.get("one"):

@@ -66,11 +66,11 @@ def ratio(sde, before, t, to):
            "ratio_of_the_times"],
 )  # fmt: skip
 def each_step_is_the_two_step_rule(impl, c, expect):
-    """x' = (b' / b) x - a' (e^(-h) - 1) D, D = (1 + 1 / (2 r)) m - m_before / (2 r), r from the two last steps in lambda;
-    the first step and one to b' = 0 (e^(-h) = 0) with D = m."""
+    """x' = (b' / b) x - a' (e^(-h) - 1) D, D = (1 + 1 / (2 r)) m - m_before / (2 r), r from the two last steps in
+    lambda; the first step and one to b' = 0 (e^(-h) = 0) with D = m."""
     rows, steps = [], np.asarray(c.times, np.float64).tolist()
     for i, (t, to) in enumerate(zip(steps[:-1], steps[1:], strict=True)):
-        (_, _, a, b), (_, _, a1, b1) = c.sde(t), c.sde(to)
+        (_, _, _, b), (_, _, a1, b1) = c.sde(t), c.sde(to)
         shrink = -1.0 if b1 == 0 else math.expm1(log_snr(c.sde, t) - log_snr(c.sde, to))
         lean = 0.0 if i == 0 or b1 == 0 else ratio(c.sde, steps[i - 1], t, to)
         rows.append((t, b1 / b, -a1 * shrink * (1 + lean), a1 * shrink * lean))
@@ -78,15 +78,25 @@ def each_step_is_the_two_step_rule(impl, c, expect):
 
 
 solver_laws(
-    ID, some, order=2, back=2, grid=even_in_log_snr, steps=(48, 96),
+    ID,
+    some,
+    order=2,
+    back=2,
+    grid=even_in_log_snr,
+    steps=(48, 96),
     kills={
         "L2": ["first_order", "last_output_added", "noise_form", "output_is_x0"],
         "L3": ["noise_form"],
         "L4": ["first_order", "last_output_added"],
         "L5": ["output_is_x0"],
     },
-    names=("second_order_on_a_gaussian", "one_point_is_exact", "there_and_back", "every_prediction_gives_the_same_path"),
-)  # fmt: skip
+    names=(
+        "second_order_on_a_gaussian",
+        "one_point_is_exact",
+        "there_and_back",
+        "every_prediction_gives_the_same_path",
+    ),
+)
 
 
 # Mutants ---------------------------------------------------------------------------------------------

@@ -65,7 +65,8 @@ def edm(
     Raises
     ------
     ValueError
-        Sigmas out of order, an unknown order, churn or churn_noise negative, too few draws, or an output of another shape.
+        Sigmas out of order, an unknown order, churn or churn_noise negative, too few draws, or an output of another
+        shape.
     TypeError
         x is not a float array.
 

@@ -105,7 +105,8 @@ def exact():
     kills=["euler_always", "second_slope_at_the_start"],
 )  # fmt: skip
 def order_on_a_gaussian(impl, c, expect):
-    "N(m, s^2), sigma from 10 to .05, without the step to 0: against the exact flow order 1 (Euler) or 2 (Heun), within .1."
+    """N(m, s^2), sigma from 10 to .05, without the step to 0: against the exact flow order 1 (Euler) or 2 (Heun),
+    within .1."""
     run = runner(impl, c, grid="sigmas", denoiser=exact(), noise=None)
     shows_order(run, [grid(N) for N in (16, 32)], ve, c.order, expect)
 

@@ -12,7 +12,9 @@ ID = "diffusion.edm_precondition"
 space = cases(
     ID,
     B=batch(2, 3, large=60),
-    sigma=lambda draw, c: np.asarray(2.0 ** (rng(draw).integers(-12, 13, c.B) / 2)).astype(np.float32).astype(np.float64),
+    sigma=lambda draw, c: (
+        np.asarray(2.0 ** (rng(draw).integers(-12, 13, c.B) / 2)).astype(np.float32).astype(np.float64)
+    ),
     sigma_data=choose(0.5, 1.0, 2.0),
     flags={
         "none": Flag(lambda c: 0 in c.B, {"B": (0,)}),
@@ -32,7 +34,8 @@ def near(c, size):
            "data_fixed"],
 )  # fmt: skip
 def coefficients_of_the_paper(impl, c, expect):
-    "With sigma = s tan(p): c_skip = cos^2 p, c_out = s sin p, c_in = cos p / s, c_noise = ln(sigma) / 4, weight 1 / c_out^2."
+    """With sigma = s tan(p): c_skip = cos^2 p, c_out = s sin p, c_in = cos p / s, c_noise = ln(sigma) / 4, weight 1 /
+    c_out^2."""
     sigma, s = np.asarray(c.sigma, np.float64), c.sigma_data
     p = np.arctan2(sigma, s)
     found = impl(c)
@@ -46,8 +49,8 @@ def coefficients_of_the_paper(impl, c, expect):
     kills=["skip_of_the_noise", "out_without_the_data", "input_squared", "data_fixed"],
 )  # fmt: skip
 def unit_variance_in_and_out(impl, c, expect):
-    """Data of variance s^2: Var(c_in (x_0 + sigma z)) = 1, and the network's target (x_0 - c_skip x) / c_out has variance 1
-    and, c_skip being the best, no covariance with x."""
+    """Data of variance s^2: Var(c_in (x_0 + sigma z)) = 1, and the network's target (x_0 - c_skip x) / c_out has
+    variance 1 and, c_skip being the best, no covariance with x."""
     sigma, s = np.asarray(c.sigma, np.float64), c.sigma_data
     skip, out, scale, _, _ = (np.asarray(v, np.float64) for v in impl(c))
     one = np.ones(c.B)

@@ -37,8 +37,8 @@ def run(impl, c, expect, **fields):
     kills=["one_level_short", "no_zero", "inverse_exponents", "rho_fixed", "rising", "geometric"],
 )  # fmt: skip
 def ends_and_equal_steps_of_the_root(impl, c, expect):
-    """sigma_0 = sigma_max, sigma_{N-1} = sigma_min (N > 1), sigma_N = 0; the roots sigma^(1 / rho) in between are equally
-    spaced."""
+    """sigma_0 = sigma_max, sigma_{N-1} = sigma_min (N > 1), sigma_N = 0; the roots sigma^(1 / rho) in between are
+    equally spaced."""
     N, found = int(c.N), run(impl, c, expect)
     limit = bounds.rounding(16 * (1 + c.rho), c.sigma_max, "float64")
     expect(found[0], c.sigma_max, limit, "sigma_0")

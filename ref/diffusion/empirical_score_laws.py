@@ -85,8 +85,12 @@ def gradient_of_the_log_density(impl, c, expect):
 
 
 @law(
-    ID, "L4", closed_form=True, given=some.where(several=True, scale=1.0, std=0.5, d=1), kills=["no_shift", "mean_of_all"],
-)  # fmt: skip
+    ID,
+    "L4",
+    closed_form=True,
+    given=some.where(several=True, scale=1.0, std=0.5, d=1),
+    kills=["no_shift", "mean_of_all"],
+)
 def far_away_the_nearest_counts(impl, c, expect):
     "At +-2^10 the score is (y - x) / b^2 with the greatest or the least y: nothing underflows to 0 / 0."
     y = np.arange(float(c.n))[:, None] * 2 - 1

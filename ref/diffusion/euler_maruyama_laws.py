@@ -77,13 +77,15 @@ def each_step_by_its_terms(impl, c, expect):
     kills=["forward_drift", "half_for_every_lambda", "noise_without_lambda", "step_for_its_root", "score_subtracted"],
 )  # fmt: skip
 def first_order_in_mean_and_variance(impl, c, expect):
-    """Data N(m, s^2), VP, from the exact marginal at t = 1 to t = 1/64, 32 and 64 steps with noise at all: the errors of
-    mean and variance against the marginal are small and fall by half, within .1 in order."""
+    """Data N(m, s^2), VP, from the exact marginal at t = 1 to t = 1/64, 32 and 64 steps with noise at all: the errors
+    of mean and variance against the marginal are small and fall by half, within .1 in order."""
     m, s2, errors = 1.5, 0.25, []
     for K in (32, 64):
         times = np.linspace(1.0, 1 / 64, K + 1)
         model = gaussian(lambda t: mild_vp(t)[2:], m, s2, "score")
-        _, parts = response(impl, c, expect, K, model, calls=K, argument="score", times=times, sde=mild_vp, last_noise=True)
+        _, parts = response(
+            impl, c, expect, K, model, calls=K, argument="score", times=times, sde=mild_vp, last_noise=True
+        )
         (_, _, a, b), (_, _, a_to, b_to) = mild_vp(1.0), mild_vp(1 / 64)
         mean, variance = moments(parts, a * m, a * a * s2 + b * b)
         errors.append((mean - a_to * m, variance - (a_to**2 * s2 + b_to**2)))

@@ -8,7 +8,8 @@ Notation
     grad ln p(x) -> target; the term of each sample -> the result.
 
 Conventions
-    C1  A half, and the sum over the d entries: what all forms of score matching share, so that they differ by constants.
+    C1  A half, and the sum over the d entries: what all forms of score matching share, so that they differ by
+        constants.
     C2  One number a sample; the loss is their mean.
 
 Laws

@@ -6,7 +6,7 @@ import numpy as np
 
 from ref.diffusion.common_laws import Linear, Net, signs
 from ref.spec import bounds, law, mutant
-from ref.spec.cases import Flag, batch, cases, choose, dims, rng
+from ref.spec.cases import Flag, batch, cases, choose, dims
 
 ID = "diffusion.explicit_score_matching"
 

@@ -62,17 +62,27 @@ def a_constant_error_is_its_square(impl, c, expect):
     kills=["velocity_of_the_noise", "time_reversed", "halved", "asked_at_the_data"],
 )  # fmt: skip
 def least_at_the_expected_velocity(impl, c, expect):
-    """Data N(m, s^2): at E[u | x_t] = m + (t s^2 - (1 - t)) / V (x_t - t m) the loss is Var(u) - Cov^2 / V, and with another
-    slope k off it is k^2 V more; expectations by the four signs of data - m and noise."""
+    """Data N(m, s^2): at E[u | x_t] = m + (t s^2 - (1 - t)) / V (x_t - t m) the loss is Var(u) - Cov^2 / V, and with
+    another slope k off it is k^2 V more; expectations by the four signs of data - m and noise."""
     m, s = 1.5, 0.5
     signs = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1)], np.float64)
     t = float(c.t[0])
     V, cov = t * t * s * s + (1 - t) ** 2, t * s * s - (1 - t)
     for k in (0.0, 0.5, -1.0):
-        now = c.replace(data=(m + s * signs[:, 0]).astype(c.dtype), noise=signs[:, 1].astype(c.dtype),
-                        t=np.full(4, t, c.dtype), velocity=lambda x, _, k=k: (x - t * m) * (cov / V + k) + m)  # fmt: skip
+        now = c.replace(
+            data=(m + s * signs[:, 0]).astype(c.dtype),
+            noise=signs[:, 1].astype(c.dtype),
+            t=np.full(4, t, c.dtype),
+            velocity=lambda x, _, k=k: (x - t * m) * (cov / V + k) + m,
+        )
         wanted = s * s + 1 - cov**2 / V + k * k * V
-        expect(np.mean(np.asarray(impl(now), np.float64)), wanted, bounds.rounding(900, 30.0, c.dtype), f"slope {k} off", scale=9.0)
+        expect(
+            np.mean(np.asarray(impl(now), np.float64)),
+            wanted,
+            bounds.rounding(900, 30.0, c.dtype),
+            f"slope {k} off",
+            scale=9.0,
+        )
 
 
 @law(ID, "L3", closed_form=True, given=some, kills=["asked_at_the_data", "time_reversed", "floor_ignored"])

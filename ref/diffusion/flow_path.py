@@ -1,7 +1,7 @@
 """Flow matching on straight paths: where a path stands at time t, and the velocity it has.
 
-Source: Lipman et al. 2023 (2210.02747) Eq. 22-23 (optimal transport paths); Liu et al. 2023 (2209.03003) Eq. 1 and Albergo
-& Vanden-Eijnden 2023 (2209.15571) for sigma_min = 0.
+Source: Lipman et al. 2023 (2210.02747) Eq. 22-23 (optimal transport paths); Liu et al. 2023 (2209.03003) Eq. 1 and
+Albergo & Vanden-Eijnden 2023 (2209.15571) for sigma_min = 0.
 
     x_t = (1 - (1 - sigma_min) t) z + t x_1,   u = x_1 - (1 - sigma_min) z
 
@@ -10,7 +10,8 @@ Notation
 
 Conventions
     C1  t = 0 is noise, t = 1 is data. Other code has it the other way round, and the sign of u with it.
-    C2  The loss is the mean square of velocity(x_t, t) - u; its minimiser is E[u | x_t] (`diffusion.gaussian_velocity`).
+    C2  The loss is the mean square of velocity(x_t, t) - u; its minimiser is E[u | x_t]
+        (`diffusion.gaussian_velocity`).
     C3  sigma_min = 0 is the straight line; sigma_min > 0 ends in a Gaussian around each data point.
 
 Laws

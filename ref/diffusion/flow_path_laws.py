@@ -67,8 +67,8 @@ def velocity_is_the_derivative(impl, c, expect):
     kills=["preserving_path", "time_reversed", "half_velocity"],
 )  # fmt: skip
 def moments_of_a_gaussian(impl, c, expect):
-    """Data N(m, s^2): x_t has mean t m and variance t^2 s^2 + (1 - t)^2, E u = m, and Cov(x_t, u) = t s^2 - (1 - t), by the
-    four signs of data - m and noise."""
+    """Data N(m, s^2): x_t has mean t m and variance t^2 s^2 + (1 - t)^2, E u = m, and Cov(x_t, u) = t s^2 - (1 - t),
+    by the four signs of data - m and noise."""
     m, s, t = 1.5, 0.5, float(c.t)
     signs = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1)], c.dtype)
     x, u = (np.asarray(v, np.float64) for v in impl(c.replace(data=m + s * signs[:, 0], noise=signs[:, 1].copy())))
@@ -145,6 +145,7 @@ def half_velocity(*args, **options):
 @mutant(ID, default_case=still((2, 2)))
 def times_of_the_last_axis(*args, **options):
     "One time an example, laid along the last axis."
+
     def lay(v, shape):
         return np.broadcast_to(np.resize(v, shape[-1]), shape) if v.ndim == 1 and len(shape) > 1 else over(v, shape)
 

@@ -79,9 +79,12 @@ def order_on_a_gaussian(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True, given=some.where(rises=True, times=lambda draw, c: np.concatenate([times(draw, c)[:-1], [1.0]])),
+    ID,
+    "L3",
+    closed_form=True,
+    given=some.where(rises=True, times=lambda draw, c: np.concatenate([times(draw, c)[:-1], [1.0]])),
     kills=["against_the_velocity", "stops_short", "even_steps"],
-)  # fmt: skip
+)
 def one_point_in_one_step(impl, c, expect):
     "Data that are one point m: v = (m - x) / (1 - t); Euler from any times ends in m at t = 1, exactly straight."
     point = lambda x, t: (x * -1.0 + MEAN) * (1 / (1 - t)) if t < 1 else x * 0.0  # noqa: E731

@@ -1,6 +1,7 @@
 """The exact probability flow of Gaussian data.
 
-Source: Karras et al. 2022 (2206.00364) sec. 2 (the ODE); its solution for a Gaussian, all covariances of one eigenbasis.
+Source: Karras et al. 2022 (2206.00364) sec. 2 (the ODE); its solution for a Gaussian, all covariances of one
+eigenbasis.
 
     x_0 ~ N(m, S), V = a^2 S + b^2 I:   x(to) = a' m + V'^(1/2) V^(-1/2) (x - a m)
 

@@ -86,7 +86,8 @@ def moments_go_to_moments(impl, c, expect):
     kills=["root_missing", "kernel_without_the_data", "mean_not_moved"],
 )  # fmt: skip
 def it_solves_the_ode(impl, c, expect):
-    """Along a line of levels d x / ds = (da / ds) m + (dV / ds) V^-1 (x - a m) / 2, by differences of the fourth order."""
+    """Along a line of levels d x / ds = (da / ds) m + (dV / ds) V^-1 (x - a m) / 2, by differences of the fourth
+    order."""
     x, m, S = f64(c)
     (a, b), (p, q) = c.start, (0.25, -0.125)
     level = lambda s: (a + s * p, b + s * q)  # noqa: E731
@@ -112,9 +113,12 @@ def legs_compose(impl, c, expect):
 
 
 @law(
-    ID, "L4", closed_form=True, given=space.where(cov=lambda draw, c: np.diag(rng(draw).integers(0, 9, c.d) / 4.0)).reach("none"),
+    ID,
+    "L4",
+    closed_form=True,
+    given=space.where(cov=lambda draw, c: np.diag(rng(draw).integers(0, 9, c.d) / 4.0)).reach("none"),
     kills=["root_missing", "ratio_inverted", "mean_not_moved", "kernel_without_the_data", "ratio_from_unit"],
-)  # fmt: skip
+)
 def diagonal_data_by_the_number(impl, c, expect):
     "S diagonal: a' m + sqrt((a'^2 v + b'^2) / (a^2 v + b^2)) (x - a m), entry by entry."
     x, m, S = f64(c)

@@ -76,7 +76,8 @@ def gaussian_model(x, mean, cov, *, scale, std, prediction="score"):
 
 
 def affine_model(mean, cov, kernel, prediction="score"):
-    """t -> (K[d d], k[d]) with the exact model K x + k at (scale, std) = kernel(t), for `diffusion.propagate_moments`."""
+    """t -> (K[d d], k[d]) with the exact model K x + k at (scale, std) = kernel(t), for
+    `diffusion.propagate_moments`."""
 
     def at(t):
         a, b = kernel(t)

@@ -30,7 +30,9 @@ space = cases(
     prediction=choose("score", "eps", "x0", "v"),
     flags={
         "none": Flag(lambda c: 0 in c.B, {"B": (0,)}),
-        "singular": Flag(lambda c: c.d > 1 and np.linalg.matrix_rank(c.cov) < c.d, {"d": dims(2, 4), "lacks": choose(1, 4)}),
+        "singular": Flag(
+            lambda c: c.d > 1 and np.linalg.matrix_rank(c.cov) < c.d, {"d": dims(2, 4), "lacks": choose(1, 4)}
+        ),
         "correlated": Flag(lambda c: np.any(c.cov - np.diag(np.diag(c.cov))), {"d": dims(2, 4), "lacks": 0}),
         "some": Flag(lambda c: 0 not in c.B, {"B": choose((), (3,))}),
     },

@@ -48,9 +48,18 @@ def near(c, wide=1.0):
 
 
 @law(
-    ID, "L1", closed_form=True, given=space.reach("none", "ends", "correlated"),
-    kills=["time_reversed", "noise_not_subtracted", "diagonal_alone", "velocity_of_the_noise", "variance_for_deviation"],
-)  # fmt: skip
+    ID,
+    "L1",
+    closed_form=True,
+    given=space.reach("none", "ends", "correlated"),
+    kills=[
+        "time_reversed",
+        "noise_not_subtracted",
+        "diagonal_alone",
+        "velocity_of_the_noise",
+        "variance_for_deviation",
+    ],
+)
 def conditional_mean_by_the_joint(impl, c, expect):
     "E[x_1 - z | x_t] = m + Cov(x_1 - z, x_t) Cov(x_t)^-1 (x - t m), the covariances read off the joint of (x_1, z)."
     x, m, S = f64(c)
@@ -62,8 +71,12 @@ def conditional_mean_by_the_joint(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, given=some, kills=["time_reversed", "velocity_of_the_noise", "noise_not_subtracted", "half_velocity"],
-)  # fmt: skip
+    ID,
+    "L2",
+    closed_form=True,
+    given=some,
+    kills=["time_reversed", "velocity_of_the_noise", "noise_not_subtracted", "half_velocity"],
+)
 def moments_flow_as_the_path_does(impl, c, expect):
     "The field is J x + u_0: at t m it is m, and J V + V J^T = dV / dt = 2 t S - 2 (1 - t) I, V = t^2 S + (1 - t)^2 I."
     _, m, S = f64(c)

@@ -50,15 +50,18 @@ def linear_score_in_closed_form(impl, c, expect):
     kills=["trace_halved", "square_not_halved", "no_trace", "trace_subtracted"],
 )  # fmt: skip
 def least_at_the_mean_and_the_biased_covariance(impl, c, expect):
-    """Over a sample, s = -L (x - m) costs -tr(S^-1) / 2 at L = S^-1 (S / n, not n - 1) and m the mean; moved by E and e it
-    costs tr(E S E^T) / 2 + |(L + E) e|^2 / 2 more."""
+    """Over a sample, s = -L (x - m) costs -tr(S^-1) / 2 at L = S^-1 (S / n, not n - 1) and m the mean; moved by E and
+    e it costs tr(E S E^T) / 2 + |(L + E) e|^2 / 2 more."""
     x = np.asarray(c.x, np.float64) + np.eye(9, c.d)
     x = x - np.outer(np.cos(np.arange(9)), np.ones(c.d)) * np.arange(1, c.d + 1) ** 2
     mean, S = x.mean(0), np.cov(x.T, bias=True).reshape(c.d, c.d)
     L = np.linalg.inv(S)
     scale = np.abs(L).sum() ** 2 * (1 + np.abs(x).max()) ** 2 * np.linalg.cond(S)
     found = {}
-    for name, E, e in (("least", 0 * L, 0 * mean), ("moved", np.outer(mean, mean[::-1]) / 64 + np.eye(c.d) / 8, mean / 8 + 0.25)):
+    for name, E, e in (
+        ("least", 0 * L, 0 * mean),
+        ("moved", np.outer(mean, mean[::-1]) / 64 + np.eye(c.d) / 8, mean / 8 + 0.25),
+    ):
         now = c.replace(x=x, score=Linear(L + E, mean + e), B=(9,))
         found[name] = np.mean(impl(now))
     more = np.trace(E @ S @ E.T) / 2 + np.sum(((L + E) @ e) ** 2) / 2

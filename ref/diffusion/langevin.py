@@ -13,8 +13,8 @@ Notation
 
 Conventions
     C1  NCSN writes "half", NCSNv2 "full": the same dynamics with a doubled. `convention` names which.
-    C2  It samples p for a -> 0 only. On N(m, v), 0 < a < 2 v ("full"), it settles at variance v / (1 - a / (2 v)); "half"
-        at v / (1 - a / (4 v)). `diffusion.mala` removes the error.
+    C2  It samples p for a -> 0 only. On N(m, v), 0 < a < 2 v ("full"), it settles at variance v / (1 - a / (2 v));
+        "half" at v / (1 - a / (4 v)). `diffusion.mala` removes the error.
     C3  All steps have noise, the last too: the result is a sample, not a mean.
 
 Laws

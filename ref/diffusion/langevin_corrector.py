@@ -9,8 +9,8 @@ Notation
     r -> snr; s -> score, the score at x; e -> the step.
 
 Conventions
-    C1  norms "each": a step for each sample, as the algorithms are written. "mean": the norms averaged over the batch, one
-        step for all, as the paper's code does; a sample then depends on its batch.
+    C1  norms "each": a step for each sample, as the algorithms are written. "mean": the norms averaged over the
+        batch, one step for all, as the paper's code does; a sample then depends on its batch.
     C2  The convention of a is "full" (`diffusion.langevin`). With alpha = 1 the drift is r times as long as the noise:
         |e s| = r |sqrt(2 e) z|.
     C3  Not affine: e depends on z and s. Where s = 0 there is nothing to correct: e = 0.

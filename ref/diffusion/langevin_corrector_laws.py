@@ -63,7 +63,9 @@ def signal_to_noise_is_the_ratio(impl, c, expect):
     e = step(c)
     size = np.sqrt(np.sum((e * np.abs(s) + np.sqrt(2 * e) * np.abs(z)) ** 2, -1))
     lengths = [np.linalg.norm(v, axis=-1) for v in (drift, spread)]
-    expect(lengths[0], c.snr * lengths[1], bounds.rounding(200 + 20 * c.d, size, c.dtype), "length of the drift", scale=1e9)
+    expect(
+        lengths[0], c.snr * lengths[1], bounds.rounding(200 + 20 * c.d, size, c.dtype), "length of the drift", scale=1e9
+    )
     expect(spread, np.sqrt(2 * e) * z, near(c, e), "the noise", scale=1e9)
 
 
@@ -85,7 +87,9 @@ def a_scale_of_the_score_shortens_the_step(impl, c, expect):
     "Score 0 moves nothing, to the bit; score times 4 has a sixteenth of e: a quarter of the drift and of the noise."
     expect.same(impl(c.replace(score=np.zeros_like(c.score))), c.x, "without a score")
     x = np.zeros_like(c.x)
-    near_out, far_out = (np.asarray(impl(c.replace(x=x, score=(k * c.score).astype(c.dtype))), np.float64) for k in (1, 4))
+    near_out, far_out = (
+        np.asarray(impl(c.replace(x=x, score=(k * c.score).astype(c.dtype))), np.float64) for k in (1, 4)
+    )
     expect(4 * far_out, near_out, 4 * near(c.replace(x=x), step(c)), "score times 4", scale=1e9)
 
 

@@ -47,10 +47,19 @@ def with_score(impl, c):
 
 
 @law(
-    ID, "L1", closed_form=True, given=space.reach("no_step", "several"),
-    kills=["noise_of_the_half_step", "against_the_score", "quiet_at_the_end", "conventions_swapped", "step_for_its_root",
-           "score_of_the_start"],
-)  # fmt: skip
+    ID,
+    "L1",
+    closed_form=True,
+    given=space.reach("no_step", "several"),
+    kills=[
+        "noise_of_the_half_step",
+        "against_the_score",
+        "quiet_at_the_end",
+        "conventions_swapped",
+        "step_for_its_root",
+        "score_of_the_start",
+    ],
+)
 def each_step_by_its_convention(impl, c, expect):
     "full: x + a s + sqrt(2 a) z; half: x + a s / 2 + sqrt(a) z; noise at every step; the score asked at each state."
     drift, spread = gain(c)
@@ -68,7 +77,8 @@ def affine_moments(impl, c, expect, variance):
     kills=["noise_of_the_half_step", "against_the_score", "conventions_swapped", "quiet_at_the_end"],
 )  # fmt: skip
 def variance_recursion_on_a_gaussian(impl, c, expect):
-    "N(m, v): each step takes mean - m to (1 - h / v) of it and the variance C to (1 - h / v)^2 C + 2 h, h = a or a / 2."
+    """N(m, v): each step takes mean - m to (1 - h / v) of it and the variance C to (1 - h / v)^2 C + 2 h, h = a or a
+    / 2."""
     h = gain(c)[0]
     r = 1 - h / c.v
     mean, variance = affine_moments(impl, c, expect, 3.0)
@@ -103,7 +113,10 @@ def half_is_full_with_half_the_step(impl, c, expect):
 
 def still(steps=2, **options):
     """The default-size test: no score, no noise."""
-    return lambda: ((np.ones(3), np.zeros((steps, 3))), {"score": lambda x: 0 * x, "step": 0.5, "steps": steps, **options})
+    return lambda: (
+        (np.ones(3), np.zeros((steps, 3))),
+        {"score": lambda x: 0 * x, "step": 0.5, "steps": steps, **options},
+    )
 
 
 def walk(x, noise, *, score, step, steps, convention="full", **edit):

@@ -9,10 +9,10 @@ Notation
 
 Conventions
     C1  Index 0 is t = 1; both ends are taken. beta_0 does not exist: alpha_bar_0 = 1.
-    C2  The paper's 1e-4 .. 0.02 is for T = 1000. For another T that keeps alpha_bar_T scale both by 1000 / T, as Nichol &
-        Dhariwal 2021 do.
-    C3  first = b_0 / T, last = b_1 / T is the discretisation of the VP SDE with beta from b_0 to b_1:
-        T (ln alpha_bar_T + int beta) -> -1/2 int beta^2. Taking the left or the right ends of T equal parts instead adds
+    C2  The paper's 1e-4 .. 0.02 is for T = 1000. For another T that keeps alpha_bar_T scale both by 1000 / T, as
+        Nichol & Dhariwal 2021 do.
+    C3  first = b_0 / T, last = b_1 / T is the discretisation of the VP SDE with beta from b_0 to b_1: T (ln
+        alpha_bar_T + int beta) -> -1/2 int beta^2. Taking the left or the right ends of T equal parts instead adds
         +-(b_1 - b_0) / 2 to that limit, minus for right ends.
     C4  Latent diffusion's "scaled linear" is linear in sqrt(beta), another schedule.
 

@@ -36,7 +36,9 @@ def ends_and_equal_steps(impl, c, expect):
     if c.T > 1:
         expect(beta[-1], c.last, bounds.rounding(2, top, "float64"), "beta_T")
         step = (c.last - c.first) / (c.T - 1)
-        expect(np.diff(beta), np.full(int(c.T) - 1, step), bounds.rounding(6, top, "float64"), "a difference", scale=top)
+        expect(
+            np.diff(beta), np.full(int(c.T) - 1, step), bounds.rounding(6, top, "float64"), "a difference", scale=top
+        )
 
 
 @law(

@@ -119,8 +119,8 @@ def it_moves_where_it_accepts(impl, c, expect):
     passes_null=["zeros", "identity"],
 )  # fmt: skip
 def variance_is_left_exactly(impl, c, expect):
-    """x ~ N(0, v): E[x'^2] = accept y^2 + (1 - accept) x^2 is v, where ULA has v / (1 - a / (2 v)) in the end; on a grid of
-    x and z, where the trapezoid sees the kink of min(1, .) to the order of its step squared."""
+    """x ~ N(0, v): E[x'^2] = accept y^2 + (1 - accept) x^2 is v, where ULA has v / (1 - a / (2 v)) in the end; on a
+    grid of x and z, where the trapezoid sees the kink of min(1, .) to the order of its step squared."""
     nodes = np.linspace(-7, 7, 113)
     weights = np.exp(-(nodes**2) / 2)
     weights = np.outer(weights, weights).ravel() / weights.sum() ** 2

@@ -13,7 +13,8 @@ Conventions
     C1  gamma depends on D alone. The first Phi is 1 to 1e-9, so gamma = sqrt(2 D) / (sqrt(2 D) - 3): neighbours overlap
         by half within three deviations of the radius. With D <= 4 no gamma does, and all ratios overlap enough: L = 2.
     C2  The ratio is made equal at all levels, at most gamma, with both ends met.
-    C3  Technique 3 is score(x, sigma) = s(x) / sigma; Technique 4 is `diffusion.ncsnv2_step_size`; Technique 5 `optim.ema`.
+    C3  Technique 3 is score(x, sigma) = s(x) / sigma; Technique 4 is `diffusion.ncsnv2_step_size`; Technique 5
+        `optim.ema`.
 
 Laws
     L1 from_the_largest_distance_down        L2 fewest_levels_with_a_small_enough_ratio
@@ -65,7 +66,9 @@ def ncsnv2_sigmas(data, *, smallest=0.01):
     points = np.asarray(data, np.float64)
     largest = max(math.sqrt(np.max(np.sum((points - y) ** 2, axis=1))) for y in points)
     if not 0 < smallest < largest:
-        raise ValueError(f"ncsnv2_sigmas: smallest={smallest}, largest distance {largest}; needed 0 < smallest < largest")
+        raise ValueError(
+            f"ncsnv2_sigmas: smallest={smallest}, largest distance {largest}; needed 0 < smallest < largest"
+        )
     gamma = ratio(sizes["d"])
     levels = 2 if math.isinf(gamma) else 1 + max(1, math.ceil(math.log(largest / smallest) / math.log(gamma)))
     return geometric_sigmas(largest, smallest, levels)

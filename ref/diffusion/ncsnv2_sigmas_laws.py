@@ -55,7 +55,8 @@ def gamma(d):
     kills=["spread_of_the_entries", "distance_to_the_mean", "linear_levels", "last_level_missed", "rising"],
 )  # fmt: skip
 def from_the_largest_distance_down(impl, c, expect):
-    "sigma_1 is the largest distance of two points, sigma_L the smallest; sigma_i^2 = sigma_{i-1} sigma_{i+1} in between."
+    """sigma_1 is the largest distance of two points, sigma_L the smallest; sigma_i^2 = sigma_{i-1} sigma_{i+1} in
+    between."""
     found = impl(c)
     limit = bounds.rounding(60, largest(c), "float64")
     expect(found[0], largest(c), limit, "sigma_1")
@@ -118,7 +119,9 @@ def ladder(data, *, smallest=0.01, **edit):
 @mutant(ID, default_case=pair())
 def spread_of_the_entries(*args, **options):
     "max - min of all entries: the distance along one axis."
-    return ladder(*args, first=lambda points, far: max(np.max(points) - np.min(points), 1.01 * options["smallest"]), **options)
+    return ladder(
+        *args, first=lambda points, far: max(np.max(points) - np.min(points), 1.01 * options["smallest"]), **options
+    )
 
 
 @mutant(ID, default_case=pair())
@@ -166,6 +169,7 @@ def ratio_of_one_dimension(*args, **options):
 @mutant(ID, default_case=pair())
 def overlap_of_three_quarters(*args, **options):
     "gamma of another overlap, Phi(-.6745) = 1/4."
+
     def other(d):
         root = math.sqrt(2 * d)
         return (root - 0.6745) / (root - 3) if root > 3.7 else gamma(d)

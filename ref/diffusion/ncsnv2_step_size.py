@@ -2,7 +2,8 @@
 
 Source: Song & Ermon 2020 (2006.09011) Technique 4, Proposition 3, Eq. 4.
 
-    Data that are one point, a sample of variance sigma_{i-1}^2 carried to level i, K steps of a_i = eps sigma_i^2 / sigma_L^2:
+    Data that are one point, a sample of variance sigma_{i-1}^2 carried to level i, K steps of
+    a_i = eps sigma_i^2 / sigma_L^2:
 
     variance / sigma_i^2 = (1 - e)^{2 K} (gamma^2 - w) + w,   e = eps / sigma_L^2,   w = 1 / (1 - e / 2)
 

@@ -20,7 +20,10 @@ space = cases(
     sigmas=lambda draw, c: c.last * c.gamma ** np.arange(c.L - 1, -1.0, -1),
     steps=choose(1, 2, 5, 100),
     convention=choose("full", "half"),
-    flags={"one_step": Flag(lambda c: c.steps == 1, {"steps": 1}), "many": Flag(lambda c: c.steps >= 100, {"steps": 100})},
+    flags={
+        "one_step": Flag(lambda c: c.steps == 1, {"steps": 1}),
+        "many": Flag(lambda c: c.steps >= 100, {"steps": 100}),
+    },
 )
 
 
@@ -47,9 +50,19 @@ def one_step_in_closed_form(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, dtypes=DOUBLE, given=space.reach("one_step", "many"),
-    kills=["one_step_too_many", "noise_of_the_half_step", "not_times_sigma", "largest_stable", "variance_for_deviation"],
-)  # fmt: skip
+    ID,
+    "L2",
+    closed_form=True,
+    dtypes=DOUBLE,
+    given=space.reach("one_step", "many"),
+    kills=[
+        "one_step_too_many",
+        "noise_of_the_half_step",
+        "not_times_sigma",
+        "largest_stable",
+        "variance_for_deviation",
+    ],
+)
 def no_other_step_is_better(impl, c, expect):
     "Carried step by step, the variance is nearer to sigma_i^2 than with e a thousandth, a tenth or ten times off."
     e = relative(impl, c)

@@ -137,6 +137,7 @@ def signal_kept(*args):
 @mutant(ID, default_case=batch_of((3, 3)))
 def last_axis(*args):
     "t broadcasts along the last axis: the same for one level, an error no test of a square batch sees."
+
     def lay(bar, shape):
         if bar.ndim == 1 and len(shape) > 1:
             return np.broadcast_to(np.resize(bar, shape[-1]), shape)

@@ -11,10 +11,10 @@ Notation
     times from the data (0, or a small t) up to T; div s -> `diffusion.divergence`, exact or by probes.
 
 Conventions
-    C1  ln p_T is that of the prior: standard normal if not given. With the SDE's own marginal at T it is exact; a standard
-        normal is off by what the schedule leaves.
-    C2  Order 4 in the steps. Twice the steps tell the error: a sixteenth is left of it. Near the data steps must be small
-        (times dense near 0), where the score is steep.
+    C1  ln p_T is that of the prior: standard normal if not given. With the SDE's own marginal at T it is exact; a
+        standard normal is off by what the schedule leaves.
+    C2  Order 4 in the steps. Twice the steps tell the error: a sixteenth is left of it. Near the data steps must be
+        small (times dense near 0), where the score is steep.
     C3  Probes are the same at all times (Hutchinson with one vector a trajectory), so the integrand is smooth. The mean
         over probes is unbiased for the integral, the logarithm itself.
     C4  In nats of x as given: dequantisation and a change of units are the caller's (bits per dimension:

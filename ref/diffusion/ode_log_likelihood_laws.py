@@ -7,7 +7,18 @@ import math
 import numpy as np
 
 import autodiff
-from ref.diffusion.common_laws import DOUBLE, Linear, Net, as_numpy, constant, flow_of_gaussian, mild_vp, order_of, plain_ve, signs
+from ref.diffusion.common_laws import (
+    DOUBLE,
+    Linear,
+    Net,
+    as_numpy,
+    constant,
+    flow_of_gaussian,
+    mild_vp,
+    order_of,
+    plain_ve,
+    signs,
+)
 from ref.spec import law, mutant
 from ref.spec.cases import Flag, batch, cases, choose, dims, floats
 
@@ -117,11 +128,16 @@ def gaussian_with_its_own_prior(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, dtypes=DOUBLE, given=some.where(score=lambda draw, c: MixtureScore(c.sde), d=dims(1, 2)),
+    ID,
+    "L2",
+    closed_form=True,
+    dtypes=DOUBLE,
+    given=some.where(score=lambda draw, c: MixtureScore(c.sde), d=dims(1, 2)),
     kills=["divergence_subtracted", "whole_for_half", "divergence_at_the_start", "no_dimension"],
-)  # fmt: skip
+)
 def mixture_with_its_own_prior(impl, c, expect):
-    "Data a mixture of two Gaussians, its exact score, and the noised mixture as prior: ln of the mixture; a curved flow."
+    """Data a mixture of two Gaussians, its exact score, and the noised mixture as prior: ln of the mixture; a curved
+    flow."""
     density = c.score.log_density
     times = np.linspace(1 / 8, 1.0, 6)
     log_p, _ = impl(c.replace(times=times, log_prior=prior_of(lambda x: density(x, 1.0))))
@@ -151,8 +167,8 @@ def fourth_order(impl, c, expect):
     kills=["probes_not_averaged", "one_probe", "divergence_subtracted"],
 )  # fmt: skip
 def probes_average_to_the_exact_divergence(impl, c, expect):
-    """A net without symmetry: with all 2^d signs as probes ln p is that of the exact divergence, and with one probe v it
-    is that with v^T J v: the difference is the integral of v^T J v - tr J, by the same method."""
+    """A net without symmetry: with all 2^d signs as probes ln p is that of the exact divergence, and with one probe v
+    it is that with v^T J v: the difference is the integral of v^T J v - tr J, by the same method."""
     exact, latent = impl(c.replace(probes=None))
     every = np.broadcast_to(signs(c.d)[:, None], (2**c.d, 1, c.d)).copy()
     found, same = impl(c.replace(probes=every))
@@ -187,10 +203,17 @@ def skew(c, v):
 
 @law(ID, "L5", closed_form=True, dtypes=DOUBLE, given=some, kills=["prior_at_the_start", "prior_ignored"])
 def the_prior_is_asked_at_the_end(impl, c, expect):
-    "A constant prior leaves the divergence's integral; the default is the standard normal's at the latent; they differ by it."
+    """A constant prior leaves the divergence's integral; the default is the standard normal's at the latent; they
+    differ by it."""
     bare, latent = impl(c.replace(log_prior=lambda x: autodiff.namespace(x).sum(x, axis=-1) * 0.0))
     whole, _ = impl(c)
-    expect(np.asarray(whole) - np.asarray(bare), normal(latent, 0.0, 1.0), 1e-11 * (9 + np.sum(latent**2, -1)), "ln p_T", scale=1e9)
+    expect(
+        np.asarray(whole) - np.asarray(bare),
+        normal(latent, 0.0, 1.0),
+        1e-11 * (9 + np.sum(latent**2, -1)),
+        "ln p_T",
+        scale=1e9,
+    )
     _, V0 = marginal(c.sde, float(c.times[0]))
     _, V1 = marginal(c.sde, float(c.times[-1]))
     expect(bare, np.full(c.B, c.d / 2 * math.log(V1 / V0)), 5e-2 * c.d, "the integral", scale=9.0)

@@ -19,12 +19,14 @@ space = cases(
     t=steps_of,
     flags={
         "first": Flag(lambda c: np.any(c.t == 1), {"t": lambda draw, c: np.full(c.T, 1)}),
-        "later": Flag(lambda c: np.all(c.t > 1) and 0 not in c.S,
-                      {"N": dims(2, 6), "t": lambda draw, c: np.full(c.T, draw(choose(2, c.N))), "S": choose((), (2,))}),
+        "later": Flag(
+            lambda c: np.all(c.t > 1) and 0 not in c.S,
+            {"N": dims(2, 6), "t": lambda draw, c: np.full(c.T, draw(choose(2, c.N))), "S": choose((), (2,))},
+        ),
         "none": Flag(lambda c: 0 in c.S, {"S": (0, 2)}),
         "some": Flag(lambda c: 0 not in c.S, {"S": choose((), (2,), (3, 2), (2, 2))}),
     },
-)  # fmt: skip
+)
 some = space.where(some=True)
 
 

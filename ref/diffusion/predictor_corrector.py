@@ -10,8 +10,8 @@ Notation
     t' -> after[k], where stage k leads to.
 
 Conventions
-    C1  Predictor first, as Algorithm 1 is printed; the paper's code corrects first. The last stage is not corrected: its
-        level is the data's, where after[-1] is None.
+    C1  Predictor first, as Algorithm 1 is printed; the paper's code corrects first. The last stage is not corrected:
+        its level is the data's, where after[-1] is None.
     C2  Any stages that give the score's weights serve: those of `diffusion.reverse_diffusion`, `.ancestral_ve`,
         `.euler_maruyama`, `.probability_flow`.
     C3  Draws: the predictor's (if it has noise), then one a correction, stage by stage.

@@ -15,7 +15,10 @@ ID = "diffusion.predictor_corrector"
 def stages(draw, c):
     """K stages with coefficients of eighths, the last without noise."""
     g = rng(draw)
-    found = [Stage(float(c.K - k), *(g.integers(1, 9, 2) / 8).tolist(), noise=float(g.integers(1, 5) / 4)) for k in range(c.K)]
+    found = [
+        Stage(float(c.K - k), *(g.integers(1, 9, 2) / 8).tolist(), noise=float(g.integers(1, 5) / 4))
+        for k in range(c.K)
+    ]
     return [*found[:-1], found[-1]._replace(noise=0.0)]
 
 
@@ -97,7 +100,8 @@ def without_corrections_the_predictor(impl, c, expect):
            "one_correction_at_least", "noise_at_the_last_step"],
 )  # fmt: skip
 def every_step_in_its_place(impl, c, expect):
-    "Predictor, then its corrections with the score of the level it leads to, none after the last: every state asked, and the result."
+    """Predictor, then its corrections with the score of the level it leads to, none after the last: every state
+    asked, and the result."""
     wanted_seen, wanted = by_hand(c)
     seen, out = run(impl, c, expect)
     reach = limit(c, wanted, *(v for v, _ in wanted_seen))
@@ -112,7 +116,8 @@ def every_step_in_its_place(impl, c, expect):
     kills=["corrector_first", "last_stage_corrected"],
 )  # fmt: skip
 def corrections_are_langevin_steps(impl, c, expect):
-    """A score that says 1 everywhere: each correction of a sample moves it by e + sqrt(2 e) z with e = 2 (r |z|)^2 / d."""
+    """A score that says 1 everywhere: each correction of a sample moves it by e + sqrt(2 e) z with e = 2 (r |z|)^2 /
+    d."""
     constant = c.replace(score=lambda x, t: x * 0.0 + 1.0)
     out = np.asarray(impl(constant), np.float64)
     x, k = np.asarray(c.x, np.float64), 0
@@ -197,7 +202,7 @@ def norms_ignored(*args, **options):
     return walk(*args, each=True, **options)
 
 
-@mutant(ID, default_case=still())
+@mutant(ID, default_case=still(after=[None, None]))
 def one_correction_at_least(*args, **options):
     "Corrections cannot be turned off."
     return walk(*args, least=1, **options)

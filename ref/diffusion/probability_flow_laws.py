@@ -50,10 +50,20 @@ some = space.where(some=True)
 
 
 @law(
-    ID, "L1", closed_form=True, given=some.reach("upwards"),
-    kills=["whole_for_half", "forward_drift", "midpoint", "second_score_at_the_start", "euler_always", "slopes_not_averaged",
-           "coefficients_of_the_start"],
-)  # fmt: skip
+    ID,
+    "L1",
+    closed_form=True,
+    given=some.reach("upwards"),
+    kills=[
+        "whole_for_half",
+        "forward_drift",
+        "midpoint",
+        "second_score_at_the_start",
+        "euler_always",
+        "slopes_not_averaged",
+        "coefficients_of_the_start",
+    ],
+)
 def each_stage_by_its_terms(impl, c, expect):
     "Euler: x + h F(x, t); Heun: y = x + h F(x, t), then x + h (F(x, t) + F(y, t')) / 2, with F = f x - g^2 s / 2."
     rows, steps = [], np.asarray(c.times, np.float64).tolist()

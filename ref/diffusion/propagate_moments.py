@@ -10,8 +10,8 @@ Notation
     A, B, C, c, p, q -> Stage.x, .model, .last, .noise, .at_x, .at_last; (K, k) -> model(t); l = 0 at the start.
 
 Conventions
-    C1  No sampling: with Gaussian data the model is affine (`diffusion.gaussian_model.affine_model`), so that a sampler's
-        error is known to rounding, and its order can be measured.
+    C1  No sampling: with Gaussian data the model is affine (`diffusion.gaussian_model.affine_model`), so that a
+        sampler's error is known to rounding, and its order can be measured.
     C2  A stage with t = None leaves l.
 
 Laws

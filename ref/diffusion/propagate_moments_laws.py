@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ref.diffusion.common_laws import constant
 from ref.diffusion.run_stages import Stage
 from ref.spec import bounds, law, mutant
 from ref.spec.cases import Flag, cases, dims, floats, rng

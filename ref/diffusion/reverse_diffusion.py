@@ -13,8 +13,10 @@ Notation
     f_i(x) of the paper = (gain_i - 1) x; G_i = spread_i; times: where the score is asked, t_{i+1}, the noisiest first.
 
 Conventions
-    C1  Any forward discretisation with a linear drift has this reverse; `ve_forward` and `vp_forward` give the paper's two.
-    C2  No noise at the last step by default, as in the paper's code; `last_noise` keeps it (Algorithms 2 and 3 as printed).
+    C1  Any forward discretisation with a linear drift has this reverse; `ve_forward` and `vp_forward` give the
+        paper's two.
+    C2  No noise at the last step by default, as in the paper's code; `last_noise` keeps it (Algorithms 2 and 3 as
+        printed).
     C3  For VE its samples are too wide, those of `diffusion.ancestral_ve` too narrow, both by O(step).
 
 Laws

@@ -95,15 +95,17 @@ def ve_is_too_wide_by_a_known_amount(impl, c, expect):
 def no_noise_at_the_last_step(impl, c, expect):
     "Without last_noise the K-th draw does nothing and all before it count; with it all count."
     for last in (False, True):
-        _, (_, _, weights) = response(impl, c, expect, c.K, lambda x, t: x * -0.0078125, argument="score", last_noise=last)
+        _, (_, _, weights) = response(
+            impl, c, expect, c.K, lambda x, t: x * -0.0078125, argument="score", last_noise=last
+        )
         expect.holds(bool((weights[-1] != 0) == last), f"last_noise={last} decides the last draw")
         expect.holds(bool(np.all(weights[:-1] != 0)), "every other draw counts")
 
 
 @law(ID, "L4", given=some, kills=["posterior_noise", "gain_inverted", "spread_for_its_square"])
 def forward_steps_are_the_kernels(impl, c, expect):
-    """`ve_forward` and `vp_forward` give the forward steps whose kernels compose: variance gain^2 V + spread^2 from 0 is
-    sigma_0^2 - sigma_K^2, or 1 - prod(1 - beta); run on them the sampler does what the formulas say."""
+    """`ve_forward` and `vp_forward` give the forward steps whose kernels compose: variance gain^2 V + spread^2 from 0
+    is sigma_0^2 - sigma_K^2, or 1 - prod(1 - beta); run on them the sampler does what the formulas say."""
     V = 0.0
     times, gains, spreads = ve_forward(c.sigmas.tolist()) if c.kind == "ve" else vp_forward(c.beta.tolist())
     for gain, spread in zip(gains[::-1], spreads[::-1], strict=True):
@@ -127,7 +129,12 @@ def still(K=2, **options):
     """The default-size test: x = 0, no score, no noise."""
 
     def make():
-        fields = {"score": lambda x, t: 0 * x, "times": np.arange(K, 0.0, -1), "gains": np.ones(K), "spreads": np.ones(K)}
+        fields = {
+            "score": lambda x, t: 0 * x,
+            "times": np.arange(K, 0.0, -1),
+            "gains": np.ones(K),
+            "spreads": np.ones(K),
+        }
         return (np.zeros(3), np.zeros((K, 3))), {**fields, **options}
 
     return make

@@ -13,9 +13,9 @@ Notation
     eps, or what `prediction` names -> output; x_t -> x; v -> mix; the rest as in `diffusion.posterior`.
 
 Conventions
-    C1  btilde_1 = 0 would make a decoder without width: "small" and "learned" take btilde_2 for it, as both papers' code
-        does (beta_1 if there is no second step). A sampler adds no noise at the last step, so this touches likelihoods
-        alone.
+    C1  btilde_1 = 0 would make a decoder without width: "small" and "learned" take btilde_2 for it, as both papers'
+        code does (beta_1 if there is no second step). A sampler adds no noise at the last step, so this touches
+        likelihoods alone.
     C2  v interpolates logarithms. It is what the network gives mapped to [0, 1]; numbers outside extrapolate.
     C3  The mean is that of the posterior at the predicted x_0, for every prediction.
 

@@ -44,7 +44,8 @@ def levels(c):
 
 
 def spans(c):
-    """(log of the lower variance, log beta)[*T], by precisions; at t = 1 the lower one of step 2 (of beta_1, if alone)."""
+    """(log of the lower variance, log beta)[*T], by precisions; at t = 1 the lower one of step 2 (of beta_1, if
+    alone)."""
     bars = [1.0, *np.asarray(c.alpha_bar, np.float64).tolist()]
     low, high = np.zeros(c.T), np.zeros(c.T)
     for at in np.ndindex(tuple(c.T)):
@@ -84,9 +85,12 @@ def mean_is_the_posterior_of_the_prediction(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, given=some.where(variance=choose("small", "large"), mix=None).reach("first", "one_step"),
+    ID,
+    "L2",
+    closed_form=True,
+    given=some.where(variance=choose("small", "large"), mix=None).reach("first", "one_step"),
     kills=["always_small", "zero_at_the_first_step", "one_step_late"],
-)  # fmt: skip
+)
 def variances_by_name(impl, c, expect):
     "small: btilde_t, at t = 1 btilde_2 (beta_1 if N = 1); large: beta_t."
     low, high = spans(c)
@@ -126,7 +130,9 @@ def exact_for_gaussian_data(impl, c, expect):
     low, high = np.log(btilde), np.log(1 - now / before)
     mix = np.full(c.S, (np.log(exact) - low) / (high - low), c.dtype)
     means = [
-        np.asarray(impl(c.replace(x=x.astype(c.dtype), output=np.asarray(model(x, 0), c.dtype), mix=mix))[0], np.float64)
+        np.asarray(
+            impl(c.replace(x=x.astype(c.dtype), output=np.asarray(model(x, 0), c.dtype), mix=mix))[0], np.float64
+        )
         for x in (np.zeros(c.S), np.ones(c.S))
     ]
     _, variance = impl(c.replace(mix=mix))

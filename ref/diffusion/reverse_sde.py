@@ -1,7 +1,7 @@
 """Reverse-time SDE and the family between it and the probability flow.
 
-Source: Anderson 1982 (Stoch. Proc. Appl. 12:313); Song et al. 2021 (2011.13456) Eq. 6, 13 (probability flow); Zhang & Chen
-2023 (2204.13902) sec. 2 for the family in lambda.
+Source: Anderson 1982 (Stoch. Proc. Appl. 12:313); Song et al. 2021 (2011.13456) Eq. 6, 13 (probability flow); Zhang &
+Chen 2023 (2204.13902) sec. 2 for the family in lambda.
 
     dx = (f x - (1 + lambda^2) / 2 g^2 s(x)) dt + lambda g dw_reverse
 

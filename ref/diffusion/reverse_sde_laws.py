@@ -61,7 +61,13 @@ def drift_by_its_terms(impl, c, expect):
     x, s = np.asarray(c.x, np.float64), np.asarray(c.score, np.float64)
     drift, noise = impl(c)
     terms = over(f, c.S) * x, (1 + c.lam**2) / 2 * over(g2, c.S) * s
-    expect(drift, terms[0] - terms[1], bounds.rounding(16, np.abs(terms[0]) + np.abs(terms[1]), c.dtype), "drift", scale=9.0)
+    expect(
+        drift,
+        terms[0] - terms[1],
+        bounds.rounding(16, np.abs(terms[0]) + np.abs(terms[1]), c.dtype),
+        "drift",
+        scale=9.0,
+    )
     expect(noise, c.lam * g2**0.5, bounds.rounding(12, c.lam * g2**0.5, c.dtype), "diffusion", scale=9.0)
 
 
@@ -106,7 +112,10 @@ def reverse(x, score, t, *, sde, lam=1.0, **edit):
     f, g = (np.asarray(v, np.float64) for v in sde(t)[:2])
     weight = edit.get("weight", lambda lam: (1 + lam**2) / 2)(lam)
     lay = edit.get("lay", over)
-    drift = edit.get("f", 1) * lay(f, x.shape) * x - edit.get("s", 1) * weight * lay(edit.get("g2", np.square)(g), x.shape) * score
+    drift = (
+        edit.get("f", 1) * lay(f, x.shape) * x
+        - edit.get("s", 1) * weight * lay(edit.get("g2", np.square)(g), x.shape) * score
+    )
     return np.asarray(drift, x.dtype), np.asarray(edit.get("noise", lambda lam: lam)(lam) * g, x.dtype)
 
 
@@ -149,6 +158,7 @@ def diffusion_without_lambda(*args, **options):
 @mutant(ID, default_case=still(shape=(2, 2)))
 def times_of_the_last_axis(*args, **options):
     "One time an example, laid along the last axis."
+
     def lay(v, shape):
         return np.broadcast_to(np.resize(v, shape[-1]), shape) if v.ndim == 1 and len(shape) > 1 else over(v, shape)
 

@@ -12,9 +12,10 @@ Notation
 Conventions
     C1  A stage with t = None evaluates nothing: x' = A x + C l + c z, and l stays.
     C2  The state is (x, l) alone, so that means and covariances of Gaussian data propagate exactly
-        (`diffusion.propagate_moments`): a two-stage method keeps x in its first stage and evaluates at at_x x + at_last l.
-    C3  Draws are taken in order, by the stages that have c != 0 alone: a last stage without noise takes none. More may be
-        given than are taken.
+        (`diffusion.propagate_moments`): a two-stage method keeps x in its first stage and evaluates at at_x x +
+        at_last l.
+    C3  Draws are taken in order, by the stages that have c != 0 alone: a last stage without noise takes none. More
+        may be given than are taken.
     C4  The model gets t as it stands in the table, a Python number, one for the whole batch.
 
 Laws

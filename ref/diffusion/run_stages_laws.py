@@ -41,7 +41,9 @@ space = cases(
         "no_stage": Flag(lambda c: c.k == 0, {"k": 0}),
         "silent": Flag(lambda c: any(s.t is None for s in c.stages), {"k": dims(3, 5)}),
         "off_the_state": Flag(lambda c: any(s.at_last for s in c.stages[1:]), {"k": dims(4, 5)}),
-        "noisy": Flag(lambda c: drawing(c.stages) > 1 and len({bool(s.noise) for s in c.stages}) > 1, {"k": dims(4, 5)}),
+        "noisy": Flag(
+            lambda c: drawing(c.stages) > 1 and len({bool(s.noise) for s in c.stages}) > 1, {"k": dims(4, 5)}
+        ),
         "some": Flag(lambda c: c.k > 1 and 0 not in c.B, {"k": dims(2, 5), "B": ((2,))}),
     },
 )
@@ -57,7 +59,8 @@ def rows(stages):
            "model_sees_the_new_state"],
 )  # fmt: skip
 def the_recursion_by_hand(impl, c, expect):
-    "m = model(p x + q l, t); x' = A x + B m + C l + c z; l' = m: every state, every t and the result, output by output."
+    """m = model(p x + q l, t); x' = A x + B m + C l + c z; l' = m: every state, every t and the result, output by
+    output."""
     follow(impl, c, expect, rows(c.stages))
 
 

@@ -9,7 +9,8 @@ Notation
     eps -> noise; L -> one number an example.
 
 Conventions
-    C1  The paper writes the sum over the entries of a sample; every code base takes their mean, and so does the default.
+    C1  The paper writes the sum over the entries of a sample; every code base takes their mean, and so does the
+        default.
     C2  The error is that of what is predicted. In terms of eps it weighs steps otherwise: of x_0 by
         (1 - alpha_bar) / alpha_bar, of v by 1 / alpha_bar, of the score by 1 / (1 - alpha_bar).
     C3  The model gets t as it was given, so one step an example; its output may be a Tensor, then so is the loss.

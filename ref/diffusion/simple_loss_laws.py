@@ -91,7 +91,8 @@ def a_model_that_is_right_loses_nothing(impl, c, expect):
     kills=["halved", "absolute", "summed_always", "mean_of_the_batch", "the_model_sees_x0"],
 )  # fmt: skip
 def a_constant_error_is_its_square(impl, c, expect):
-    "Off by e in every entry: mean e^2, sum e^2 times the entries, e = 1, 2, .. for the examples; the model is asked at x_t."
+    """Off by e in every entry: mean e^2, sum e^2 times the entries, e = 1, 2, .. for the examples; the model is asked
+    at x_t."""
     e = over(1.0 + np.arange(int(np.prod(c.T, dtype=int))).reshape(c.T), c.S)
     seen = []
     told = saying(c, target(c) + e)
@@ -121,7 +122,9 @@ def expected_loss_of_the_exact_model(impl, c, expect):
         now = c.replace(x0=(m + s * signs[:, 0]).astype(c.dtype), noise=signs[:, 1].astype(c.dtype), model=model,
                         t=np.full(4, t))  # fmt: skip
         wanted = bar * s * s / (bar * s * s + 1 - bar)
-        expect(np.mean(np.asarray(impl(now), np.float64)), wanted, bounds.rounding(400, 16, c.dtype), f"t = {t}", scale=1.0)
+        expect(
+            np.mean(np.asarray(impl(now), np.float64)), wanted, bounds.rounding(400, 16, c.dtype), f"t = {t}", scale=1.0
+        )
 
 
 @law(

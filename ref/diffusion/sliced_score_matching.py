@@ -9,8 +9,8 @@ Notation
     v -> directions, K of them a sample; the term of each sample, averaged over K -> the result.
 
 Conventions
-    C1  E[v v^T] = I makes both equal implicit score matching on average: normal or +-1. A vector on the unit sphere needs
-        sqrt(d) times it.
+    C1  E[v v^T] = I makes both equal implicit score matching on average: normal or +-1. A vector on the unit sphere
+        needs sqrt(d) times it.
     C2  v^T grad s v takes one backward pass, whatever d; the loss is differentiated through it.
     C3  The reduced form has the exact |s|^2 and is what the paper trains with (SSM-VR).
 

@@ -12,10 +12,10 @@ Notation
 
 Conventions
     C1  Steps are 1 .. T, as in DDPM; libraries that count from 0 print one less.
-    C2  "leading" ends short of T, so the sampler starts from noise that the model has never seen at that step; "trailing"
-        and "linspace" end at T. The paper on flaws recommends "trailing".
-    C3  S need not divide T. "leading" then has all gaps floor(T / S); the others have gaps that differ, so that a sampler
-        must read its previous step from the list, never compute t - T / S.
+    C2  "leading" ends short of T, so the sampler starts from noise that the model has never seen at that step;
+        "trailing" and "linspace" end at T. The paper on flaws recommends "trailing".
+    C3  S need not divide T. "leading" then has all gaps floor(T / S); the others have gaps that differ, so that a
+        sampler must read its previous step from the list, never compute t - T / S.
     C4  Halves round to even, as NumPy rounds.
 
 Laws

@@ -1,7 +1,7 @@
 """Tweedie's formula: the expected clean sample, from the score of the noised density.
 
-Source: Robbins 1956; Efron 2011 (JASA 106:1602) Eq. 1.3; Jolicoeur-Martineau et al. 2021 (2009.05475) sec. 3 and Song et
-al. 2021 (2011.13456) App. G for the last step of a sampler.
+Source: Robbins 1956; Efron 2011 (JASA 106:1602) Eq. 1.3; Jolicoeur-Martineau et al. 2021 (2009.05475) sec. 3 and Song
+et al. 2021 (2011.13456) App. G for the last step of a sampler.
 
     x = a x_0 + b z:   E[x_0 | x] = (x + b^2 grad ln p(x)) / a
 
@@ -9,8 +9,8 @@ Notation
     grad ln p(x) -> score; a -> scale, b -> std.
 
 Conventions
-    C1  One such step without noise at the end removes the noise that is left: NCSN's samples are noisy by sigma_L without
-        it. Scores of a Fid change with it, pictures hardly.
+    C1  One such step without noise at the end removes the noise that is left: NCSN's samples are noisy by sigma_L
+        without it. Scores of a Fid change with it, pictures hardly.
     C2  scale and std have leading axes of x.
 
 Laws

@@ -116,7 +116,7 @@ def diffusion_is_sigma(*args, **options):
     return kernel(*args, g=lambda s, r: s, **options)
 
 
-@mutant(ID, default_case=unit(sigma_max=1 + 1e-12))
+@mutant(ID, default_case=unit(sigma_max=1 + 1e-14))
 def log_not_doubled(*args, **options):
     "sqrt(ln r)."
     return kernel(*args, g=lambda s, r: s * math.sqrt(math.log(r)), **options)

@@ -12,10 +12,10 @@ Notation
     v and mean_p of `diffusion.reverse_kernel`; btilde and mean_q of `diffusion.posterior`.
 
 Conventions
-    C1  One number an entry: the sum over a sample's entries and over t = 1 .. T, with L_T, bounds its -ln p. In training
-        t is drawn and the term multiplied by T.
-    C2  With a fixed variance and eps predicted, L_{t-1} is beta^2 / (2 v alpha (1 - alpha_bar)) |eps - eps_theta|^2 and a
-        constant (Eq. 12), which is 0 for "small".
+    C1  One number an entry: the sum over a sample's entries and over t = 1 .. T, with L_T, bounds its -ln p. In
+        training t is drawn and the term multiplied by T.
+    C2  With a fixed variance and eps predicted, L_{t-1} is beta^2 / (2 v alpha (1 - alpha_bar)) |eps - eps_theta|^2
+        and a constant (Eq. 12), which is 0 for "small".
     C3  At t = 1 v is what `diffusion.reverse_kernel` says there (btilde_2 for "small": btilde_1 = 0).
     C4  With "learned" the model returns (output, mix).
     C5  L_0 of "gaussian" is a density's and may be negative; only "discretized" gives bits of an image.

@@ -89,7 +89,8 @@ def limit_of(c, gap):
            "bits"],
 )  # fmt: skip
 def terms_are_divergences_of_gaussians(impl, c, expect):
-    "t > 1, a model whose x_0 is off by 1/2: KL between the posteriors at the two x_0, with btilde and v, by precisions."
+    """t > 1, a model whose x_0 is off by 1/2: KL between the posteriors at the two x_0, with btilde and v, by
+    precisions."""
     now, before, x0, _, x = parts(c)
     weights = np.array([by_bayes(*p) for p in zip(now.ravel(), before.ravel(), strict=True)]).reshape(*c.S, 3)
     c_0, c_t, btilde = weights[..., 0], weights[..., 1], weights[..., 2]
@@ -115,14 +116,25 @@ def weight_of_the_noise_error(impl, c, expect):
 
 
 @law(
-    ID, "L3", closed_form=True, dtypes=DOUBLE,
-    given=some.where(variance="learned", S=choose((2,), (3,)), T=lambda draw, c: c.S, N=dims(2, 5), s2=choose(0.25, 0.5)),
-    kills=["divergence_the_other_way", "variance_term_dropped", "halves_missing", "no_constant", "bits",
-           "first_term_is_a_divergence"],
-)  # fmt: skip
+    ID,
+    "L3",
+    closed_form=True,
+    dtypes=DOUBLE,
+    given=some.where(
+        variance="learned", S=choose((2,), (3,)), T=lambda draw, c: c.S, N=dims(2, 5), s2=choose(0.25, 0.5)
+    ),
+    kills=[
+        "divergence_the_other_way",
+        "variance_term_dropped",
+        "halves_missing",
+        "no_constant",
+        "bits",
+        "first_term_is_a_divergence",
+    ],
+)
 def the_bound_is_tight_for_gaussian_data(impl, c, expect):
-    """x_0 ~ N(m, s^2), p(x_T) = q(x_T), the exact reverse kernel and a decoder of variance Var(x_0 | x_1): L_0 + .. + L_T
-    is -ln N(x_0; m, s^2). Expectations over q(x_t | x_0) by the two signs of eps = +-1."""
+    """x_0 ~ N(m, s^2), p(x_T) = q(x_T), the exact reverse kernel and a decoder of variance Var(x_0 | x_1): L_0 + .. +
+    L_T is -ln N(x_0; m, s^2). Expectations over q(x_t | x_0) by the two signs of eps = +-1."""
     m, bars = 1.5, [1.0, *np.asarray(c.alpha_bar, np.float64).tolist()]
     x0, total = np.asarray(c.x0, np.float64), 0.0
     for t in range(1, c.N + 1):
@@ -143,15 +155,24 @@ def the_bound_is_tight_for_gaussian_data(impl, c, expect):
 
 
 @law(
-    ID, "L4", closed_form=True, dtypes=DOUBLE,
-    given=some.where(first=True, decoder=choose("gaussian", "discretized"), bins=choose(5, 17),
-                     x0=lambda draw, c: np.asarray(np.round(np.cos(7.0 * np.arange(np.prod(c.S, dtype=int))).reshape(c.S)
-                                                            * (c.bins - 1) / 2) / ((c.bins - 1) / 2))).reach("first"),
+    ID,
+    "L4",
+    closed_form=True,
+    dtypes=DOUBLE,
+    given=some.where(
+        first=True,
+        decoder=choose("gaussian", "discretized"),
+        bins=choose(5, 17),
+        x0=lambda draw, c: np.asarray(
+            np.round(np.cos(7.0 * np.arange(np.prod(c.S, dtype=int))).reshape(c.S) * (c.bins - 1) / 2)
+            / ((c.bins - 1) / 2)
+        ),
+    ).reach("first"),
     kills=["first_term_is_a_divergence", "no_constant", "zero_at_the_first_step", "always_a_density"],
-)  # fmt: skip
+)
 def the_first_term_is_a_likelihood(impl, c, expect):
-    """t = 1, predicted x_0 off by 1/4: -ln N(x_0; x_0 + 1/4, v), or minus the logarithm of the bin of x_0, half a bin to
-    each side and the outer bins to infinity."""
+    """t = 1, predicted x_0 off by 1/4: -ln N(x_0; x_0 + 1/4, v), or minus the logarithm of the bin of x_0, half a bin
+    to each side and the outer bins to infinity."""
     x0 = np.asarray(c.x0, np.float64)
     v = kernel_variance(c)
     out = impl(c.replace(model=saying(c, told(c, x0 + 0.25))))
@@ -194,14 +215,18 @@ def term(
     k = np.minimum(t + edit.get("shift", 0), len(bars) - 1)
     now, before = over(bars[k], x.shape), over(bars[k - 1], x.shape)
     a, b = np.sqrt(now), np.sqrt(1 - now)
-    x0hat = {"eps": (x - b * m) / a, "x0": m, "v": a * x - b * m, "score": (x + b * b * m) / a}[edit.get("take", prediction)]
+    x0hat = {"eps": (x - b * m) / a, "x0": m, "v": a * x - b * m, "score": (x + b * b * m) / a}[
+        edit.get("take", prediction)
+    ]
     beta = 1 - now / before
     small = (1 - before) / (1 - now) * beta
     second = (1 - bars[1]) / (1 - bars[2]) * (1 - bars[2] / bars[1]) if len(bars) > 2 else 1 - bars[1]
     low = np.where(small == 0, edit.get("first_low", second), small)
-    v = {"small": lambda: low, "large": lambda: beta, "learned": lambda: np.exp(mix * np.log(beta) + (1 - mix) * np.log(low))}[
-        variance
-    ]()
+    v = {
+        "small": lambda: low,
+        "large": lambda: beta,
+        "learned": lambda: np.exp(mix * np.log(beta) + (1 - mix) * np.log(low)),
+    }[variance]()
     weight_0, weight_t = np.sqrt(before) * beta / (1 - now), np.sqrt(now / before) * (1 - before) / (1 - now)
     m_q, m_p = weight_0 * x0 + weight_t * x, weight_0 * x0hat + weight_t * x
     q = np.where(small == 0, 1 if not edit.get("divergence_first") else second, small)

@@ -9,8 +9,8 @@ Notation
     -beta / 2 -> drift (times x), sqrt(beta) -> diffusion, a -> scale, b -> std.
 
 Conventions
-    C1  Every SDE here is a function t -> (drift, diffusion, scale, std), four numbers or arrays, with a drift linear in x:
-        what a sampler takes as `sde`. Fix options by functools.partial.
+    C1  Every SDE here is a function t -> (drift, diffusion, scale, std), four numbers or arrays, with a drift linear
+        in x: what a sampler takes as `sde`. Fix options by functools.partial.
     C2  A Python float in, Python floats out; an array in, arrays out.
     C3  It is the limit of DDPM with `diffusion.linear_schedule` from b_0 / N to b_1 / N; a^2 is alpha_bar.
 

@@ -33,10 +33,20 @@ def area(c, t):
 
 
 @law(
-    ID, "L1", closed_form=True, given=space.reach("ends", "none"),
-    kills=["beta_for_its_integral", "exploding", "half_missing", "variance_for_std", "diffusion_is_beta", "of_the_square",
-           "sub_vp"],
-)  # fmt: skip
+    ID,
+    "L1",
+    closed_form=True,
+    given=space.reach("ends", "none"),
+    kills=[
+        "beta_for_its_integral",
+        "exploding",
+        "half_missing",
+        "variance_for_std",
+        "diffusion_is_beta",
+        "of_the_square",
+        "sub_vp",
+    ],
+)
 def coefficients_and_kernel(impl, c, expect):
     "f = -beta / 2, g^2 = beta, a^2 = e^(-B), b^2 = 1 - e^(-B), B by Simpson's rule."
     t = np.asarray(c.t, np.float64)
@@ -71,8 +81,8 @@ def variance_is_preserved(impl, c, expect):
 
 @law(ID, "L4", closed_form=True, dtypes=DOUBLE, given=space.where(some=True), kills=["half_missing", "of_the_square"])
 def limit_of_ddpm(impl, c, expect):
-    """N steps with beta_i = beta(i / N) / N: prod(1 - beta_i) -> a(1)^2, within int beta^2 / (2 N) and what the grid's ends
-    give, (b_1 - b_0) / (2 N)."""
+    """N steps with beta_i = beta(i / N) / N: prod(1 - beta_i) -> a(1)^2, within int beta^2 / (2 N) and what the
+    grid's ends give, (b_1 - b_0) / (2 N)."""
     N = 2000
     grid = np.linspace(c.beta_min / N, c.beta_max / N, N)
     bar = math.exp(math.fsum(np.log1p(-grid)))
