@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ref.demo.figures import figures
+from ref.demo.moments import moments
 
 console = Console()
 # What the model is made of, and what explains it: verified in full. The other families are sampled.
@@ -41,6 +42,7 @@ def register(app):
     app.command()(demo)
     app.command()(train)
     app.command()(figures)
+    app.command()(moments)
 
 
 def demo(

@@ -24,6 +24,7 @@ Laws
 from __future__ import annotations
 
 from autodiff import namespace
+from ref.diffusion.run_stages import check_shape
 from ref.spec import bind, spec
 
 PREDICTIONS = ("eps", "x0", "v", "score")
@@ -101,13 +102,15 @@ def spread(values, x, what):
     return namespace(values).reshape(values, lead + (1,) * (len(x.shape) - len(lead)))
 
 
-def predicting(model, source, target, kernel):
+def predicting(function, model, source, target, kernel):
     """`model(x, t)`, which predicts `source`, as one that predicts `target`; kernel(t) = (scale, std)."""
     if source == target:
         return model
 
     def call(x, t):
         p, q = weights(source, target, *kernel(t))
-        return x * p + model(x, t) * q
+        output = model(x, t)
+        check_shape(function, "the model's output", output, x)
+        return x * p + output * q
 
     return call

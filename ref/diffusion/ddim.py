@@ -84,7 +84,7 @@ def ddim(x, noise=None, *, model, alpha_bar, steps=None, eta=0.0, prediction="ep
     native = "x0" if clip is not None else native_of(prediction)
     stages = ddim_stages(alpha_bar, steps=steps, eta=eta, native=native)
     kernel = kernel_of(visited("ddim", alpha_bar, steps))
-    model = clipped("ddim", predicting(model, prediction, native, kernel), clip)
+    model = clipped("ddim", predicting("ddim", model, prediction, native, kernel), clip)
     return run_stages(x, noise, stages=stages, model=model, name="ddim")
 
 

@@ -90,7 +90,7 @@ def ddpm(x, noise, *, model, alpha_bar, steps=None, prediction="eps", variance="
     if learned:
         return _learned(x, noise, model, levels, prediction, native, clip)
     stages = ddpm_stages(alpha_bar, steps=steps, variance=variance, native=native)
-    model = clipped("ddpm", predicting(model, prediction, native, kernel_of(levels)), clip)
+    model = clipped("ddpm", predicting("ddpm", model, prediction, native, kernel_of(levels)), clip)
     return run_stages(x, noise, stages=stages, model=model, name="ddpm")
 
 
@@ -145,7 +145,7 @@ def _learned(x, noise, model, levels, prediction, native, clip):
         output, mix = model(x, t)
         check_shape("ddpm", "the model's output", output, x)
         check_shape("ddpm", "the model's mix", mix, x)
-        predict = clipped("ddpm", predicting(lambda x, t, out=output: out, prediction, native, kernel), clip)
+        predict = clipped("ddpm", predicting("ddpm", lambda x, t, out=output: out, prediction, native, kernel), clip)
         to_x, to_output, btilde = step_weights(math.sqrt, now, before, native)
         mean = x * to_x + predict(x, t) * to_output
         if before == 1:

@@ -66,7 +66,7 @@ def dpm_solver_1(x, *, model, sde, times, prediction="eps"):
     """
     bind("dpm_solver_1", "x[*B]", x=x)
     check_prediction("dpm_solver_1", prediction)
-    model = predicting(model, prediction, "eps", lambda t: kernel_at(sde, t))
+    model = predicting("dpm_solver_1", model, prediction, "eps", lambda t: kernel_at(sde, t))
     return run_stages(x, None, stages=dpm_solver_1_stages(sde, times), model=model, name="dpm_solver_1")
 
 

@@ -69,7 +69,7 @@ def dpm_solver_pp_2m(x, *, model, sde, times, prediction="eps"):
     """
     bind("dpm_solver_pp_2m", "x[*B]", x=x)
     check_prediction("dpm_solver_pp_2m", prediction)
-    model = predicting(model, prediction, "x0", lambda t: kernel_at(sde, t))
+    model = predicting("dpm_solver_pp_2m", model, prediction, "x0", lambda t: kernel_at(sde, t))
     return run_stages(x, None, stages=dpm_solver_pp_2m_stages(sde, times), model=model, name="dpm_solver_pp_2m")
 
 

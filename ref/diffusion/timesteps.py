@@ -75,11 +75,11 @@ def timesteps(total, count, *, spacing="leading"):
 def check_rising(function, steps, total):
     """`steps` as a list of ints; ValueError unless they rise strictly within 1 .. total."""
     steps = [int(t) for t in steps]
+    if not steps:
+        raise ValueError(f"{function}: steps is empty; needed at least one step of 1 .. {total}")
     for before, t in zip([0, *steps[:-1]], steps, strict=True):
         if not 1 <= t <= total:
             raise ValueError(f"{function}: steps has t={t}; needed steps in 1 .. {total}")
         if t <= before:
             raise ValueError(f"{function}: steps has {t} after {before}; needed a strictly rising subsequence")
-    if not steps:
-        raise ValueError(f"{function}: steps is empty; needed at least one step of 1 .. {total}")
     return steps
