@@ -18,7 +18,7 @@ Conventions
 Laws
     L1 each_step_is_the_exponential_integrator   L2 first_order_on_a_gaussian
     L3 one_point_is_exact                    L4 there_and_back
-    L5 every_prediction_gives_the_same_path
+    L5 every_prediction_gives_the_same_path  L6 it_is_ddim
 """
 
 from __future__ import annotations

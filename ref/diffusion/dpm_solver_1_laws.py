@@ -84,6 +84,25 @@ solver_laws(
 )  # fmt: skip
 
 
+@law(
+    ID,
+    "L6",
+    closed_form=True,
+    given=some.where(kind="vp"),
+    kills=["euler_in_lambda", "sign_of_the_noise", "output_is_eps"],
+)
+def it_is_ddim(impl, c, expect):
+    "VP: coefficient by coefficient DDIM with eta = 0, sqrt(alpha_bar') x_0hat + sqrt(1 - alpha_bar') eps."
+    rows, steps = [], np.asarray(c.times, np.float64).tolist()
+    for t, to in zip(steps[:-1], steps[1:], strict=True):
+        bar, bar_to = plain_vp(t)[2] ** 2, plain_vp(to)[2] ** 2
+        a, b = math.sqrt(bar), math.sqrt(1 - bar)
+        p, q = to_x0(c.prediction, a, b)
+        a1, b1 = math.sqrt(bar_to), math.sqrt(1 - bar_to)
+        rows.append((t, a1 * p + b1 * (1 - a * p) / b, (a1 - b1 * a / b) * q))
+    follow(impl, c, expect, rows, wide=64)
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 

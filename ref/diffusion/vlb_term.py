@@ -23,6 +23,7 @@ Conventions
 Laws
     L1 terms_are_divergences_of_gaussians    L2 weight_of_the_noise_error
     L3 the_bound_is_tight_for_gaussian_data  L4 the_first_term_is_a_likelihood
+    L5 each_example_has_its_own_step
 """
 
 from __future__ import annotations

@@ -190,6 +190,19 @@ def the_first_term_is_a_likelihood(impl, c, expect):
     expect(out, wanted, bounds.rounding(4000, (1 + np.abs(wanted)) / v, "float64") * c.bins, "L_0", scale=1e9)
 
 
+@law(
+    ID, "L5", given=some.where(mixed=True).reach("mixed"), kills=["last_axis"],
+    passes_null=["zeros", "constant", "identity"],
+)  # fmt: skip
+def each_example_has_its_own_step(impl, c, expect):
+    """An example alone, with its own t, has the bits it has in a batch where some are at the first step and some are
+    not."""
+    out = impl(c)
+    for i in range(c.S[0]):
+        cut = {name: c[name][i : i + 1].copy() for name in ("x0", "noise", "t")}
+        expect.same(impl(c.replace(**cut, S=(1, *c.S[1:]), T=(1,))), out[i : i + 1], f"example {i}")
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 
@@ -208,6 +221,8 @@ def term(
 ):  # fmt: skip
     """The terms in plain NumPy, whose parts an edit replaces."""
     bars = np.concatenate([[1.0], np.asarray(alpha_bar, np.float64)])
+    if edit.get("last") and t.ndim == 1 and x0.ndim > 1:
+        t = np.broadcast_to(np.resize(t, x0.shape[-1]), x0.shape)
     given = over(bars[t], x0.shape)
     x = (np.sqrt(given) * x0 + np.sqrt(1 - given) * noise).astype(x0.dtype)
     m = model(x, t)
@@ -300,6 +315,12 @@ def first_term_is_a_divergence(*args, **options):
 def zero_at_the_first_step(*args, **options):
     "btilde_1 kept from 0 by 1e-20 alone: the decoder has no width."
     return term(*args, first_low=1e-20, **options)
+
+
+@mutant(ID, default_case=exact())
+def last_axis(*args, **options):
+    "One step an example, laid along the last axis: an error that no square batch at one step shows."
+    return term(*args, last=True, **options)
 
 
 @mutant(ID, default_case=exact())

@@ -274,3 +274,13 @@ def test_float32_samples_stay_float32_under_a_float64_schedule():
     assert ddpm(F32, np.random.default_rng(0), model=LINE, alpha_bar=BARS).dtype == np.float32
     assert noised(F32, T, F32, BARS).dtype == np.float32
     assert simple_loss(F32, T, F32, BARS, model=LINE).dtype == np.float32
+
+
+def test_coefficients_are_formed_in_the_schedules_own_dtype():
+    """1 - alpha_bar of 1e-4 in float32 would be off by a part in a thousand."""
+    bars = alpha_bar(linear_schedule(1000))
+    found = noised(np.zeros(1, np.float32), np.array([1]), np.ones(1, np.float32), bars)
+    assert abs(float(found[0]) / np.sqrt(1e-4) - 1) < 1e-7
+    _, variance = posterior(np.zeros(1, np.float32), np.zeros(1, np.float32), np.array([2]), bars)
+    exact = (1 - bars[0]) / (1 - bars[1]) * (1 - bars[1] / bars[0])
+    assert abs(float(variance[0]) / exact - 1) < 1e-6
