@@ -125,8 +125,8 @@ def one_step_of_covariance(impl, c, expect):
 
 @law(
     ID, "L4", closed_form=True, dtypes=DOUBLE,
-    given=space.where(some=True, several=True, variance="learned", s2=choose(0.25, 0.0625, 0.75)),
-    kills=["variances_mixed", "mix_ignored"],
+    given=space.where(some=True, several=True, variance="learned", s2=choose(0.25, 0.0625, 4.0)),
+    kills=["variances_mixed", "mix_ignored", "mix_clipped"],
 )  # fmt: skip
 def a_learned_mix_makes_every_covariance_exact(impl, c, expect):
     "sigma^2 = btilde + c_0^2 Var(x_0 | x_t), given as a mix of logarithms: every variance is exact, up to x_1."
@@ -322,6 +322,17 @@ def output_is_eps(*args, prediction="eps", **options):
 def variances_mixed(*args, **options):
     "learned: v beta + (1 - v) btilde."
     return ancestral(*args, mixed=lambda v, p, q: np.abs(v * q + (1 - v) * p), **options)
+
+
+@mutant(ID, default_case=one_level(3))
+def mix_clipped(*args, **options):
+    "learned: v kept in [0, 1], so that no variance exceeds beta."
+
+    def mixed(v, p, q):
+        v = np.clip(v, 0, 1)
+        return np.exp(v * np.log(q) + (1 - v) * np.log(max(p, 1e-9)))
+
+    return ancestral(*args, mixed=mixed, **options)
 
 
 @mutant(ID, default_case=one_level(3))

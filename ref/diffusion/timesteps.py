@@ -21,6 +21,7 @@ Conventions
 Laws
     L1 ends_of_each_spacing                  L2 gaps_differ_by_at_most_one
     L3 all_steps_are_all_steps               L4 they_rise_within_the_schedule
+    L5 each_is_nearest_to_its_place
 """
 
 from __future__ import annotations

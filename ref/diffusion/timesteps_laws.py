@@ -77,6 +77,18 @@ def they_rise_within_the_schedule(impl, c, expect):
     expect.holds(bool(np.all(np.diff(found[:-1]) > 0) and found[-2] < found[-1]), "1 <= tau_1 < .. < tau_S <= T")
 
 
+@law(
+    ID, "L5", closed_form=True, dtypes=DOUBLE, given=space.where(ragged=True, spacing=choose("linspace", "trailing")),
+    kills=["floor_for_round", "leading_always"],
+)  # fmt: skip
+def each_is_nearest_to_its_place(impl, c, expect):
+    "tau_i is within 1/2 of 1 + (i - 1) (T - 1) / (S - 1) (linspace) or i T / S (trailing)."
+    T, S = int(c.total), int(c.count)
+    i = np.arange(1, S + 1)
+    place = 1 + (i - 1) * (T - 1) / (S - 1) if c.spacing == "linspace" else i * T / S
+    expect(impl(c) * 1.0, place, 0.5, "tau", scale=T)
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 
@@ -114,6 +126,16 @@ def stretched_leading(total, count, *, spacing="leading"):
     "leading with gaps round(T / S): past T where S does not divide T."
     i, T, S = np.arange(int(count)), int(total), int(count)
     return spaced(total, count, spacing, leading=lambda: np.minimum(1 + i * round(T / S), T))
+
+
+@mutant(ID, default_case=of(12, 4, "trailing"))
+def floor_for_round(total, count, *, spacing="leading"):
+    "Rounded down: the same where S divides T."
+    i, T, S = np.arange(1, int(count) + 1), int(total), int(count)
+    return spaced(
+        total, count, spacing,
+        linspace=lambda: np.floor(1 + (i - 1) * (T - 1) / max(S - 1, 1)), trailing=lambda: np.floor(i * T / S),
+    )  # fmt: skip
 
 
 @mutant(ID, default_case=of(10, 1))
