@@ -51,6 +51,13 @@ space = cases(
             ),
             {"n": 4, "parents": lambda draw, c: graph(4, (0, 1), (2, 1), (1, 3)), "sets": ((0,), (2,), (3,))},
         ),
+        "closed_collider": Flag(
+            lambda c: (
+                moral_separation(c.parents, c.x, c.y, set(c.given))
+                and any(set(c.x) & set(map(int, p)) and set(c.y) & set(map(int, p)) for p in c.parents)
+            ),
+            {"n": 3, "parents": lambda draw, c: graph(3, (0, 1), (2, 1)), "sets": ((0,), (2,), ())},
+        ),
         "two_ways_in": Flag(
             lambda c: any(
                 {w, q} <= set(map(int, c.parents[x])) and q in c.parents[w]
@@ -117,7 +124,7 @@ def moral_separation(parents, x, y, given):
 
 @law(
     ID, "L2", closed_form=True, dtypes=WHOLE,
-    given=space.where(n=dims(2, 6)).reach("edges", "observed", "opened_below", "two_ways_in"),
+    given=space.where(n=dims(2, 6)).reach("edges", "observed", "opened_below", "closed_collider", "two_ways_in"),
     kills=["colliders_are_closed", "colliders_are_open", "descendants_do_not_open", "whole_graph_made_moral",
            "nodes_not_directions"],
 )  # fmt: skip
