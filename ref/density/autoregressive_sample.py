@@ -14,7 +14,7 @@ Conventions
 
 Laws
     L1 a_grid_of_numbers_has_the_model      L2 independent_bits_are_thresholds
-    L3 the_sample_is_its_own_threshold
+    L3 the_sample_is_its_own_threshold      L4 the_model_is_asked_about_bits
 """
 
 from __future__ import annotations

@@ -97,6 +97,24 @@ def the_sample_is_its_own_threshold(impl, c, expect):
     expect.same(x, (np.asarray(c.u, np.float64) < chance).astype(np.float64))
 
 
+@law(
+    ID, "L4", given=space.where(n=dims(1, 5)).reach("permuted"), kills=["undrawn_at_a_half", "asked_once_more"],
+)  # fmt: skip
+def the_model_is_asked_about_bits(impl, c, expect):
+    "The model is asked n times, each time about zeros and ones, of which those not drawn yet are 0."
+    asked = []
+
+    def conditional(x):
+        asked.append(np.asarray(namespace(x).to_numpy(x), np.float64))
+        return c.conditional(x)
+
+    impl(c.replace(conditional=conditional))
+    expect.same(len(asked), c.n, "times asked")
+    order = list(range(c.n)) if c.order is None else c.order
+    for k, x in enumerate(asked):
+        expect.holds(np.isin(x, (0, 1)).all() and not x[..., order[k:]].any(), f"asked about {x} as bit {k} was drawn")
+
+
 # Mutants ---------------------------------------------------------------------------------------------
 
 
@@ -145,3 +163,19 @@ def one_number_for_all(u, *, conditional, order=None):
 def order_ignored(u, *, conditional, order=None):
     "0 .. n - 1, whatever the order says."
     return drawn(u, conditional, None)
+
+
+@mutant(ID, default_case=default)
+def undrawn_at_a_half(u, *, conditional, order=None):
+    "Bits not drawn yet are 1/2 when the model is asked: no bits at all."
+    x = np.full_like(u, 0.5)
+    for i in range(u.shape[-1]) if order is None else order:
+        x[..., i] = u[..., i] < sigmoid(conditional(x)[..., i])
+    return x
+
+
+@mutant(ID, default_case=default)
+def asked_once_more(u, *, conditional, order=None):
+    "One call more, whose answer is thrown away."
+    conditional(np.zeros_like(u))
+    return drawn(u, conditional, order)

@@ -51,6 +51,26 @@ space = cases(
             ),
             {"n": 4, "parents": lambda draw, c: graph(4, (0, 1), (2, 1), (1, 3)), "sets": ((0,), (2,), (3,))},
         ),
+        "closed_collider": Flag(
+            lambda c: (
+                moral_separation(c.parents, c.x, c.y, set(c.given))
+                and any(set(c.x) & set(map(int, p)) and set(c.y) & set(map(int, p)) for p in c.parents)
+            ),
+            {"n": 3, "parents": lambda draw, c: graph(3, (0, 1), (2, 1)), "sets": ((0,), (2,), ())},
+        ),
+        "two_ways_in": Flag(
+            lambda c: any(
+                {w, q} <= set(map(int, c.parents[x])) and q in c.parents[w]
+                for x in c.x
+                for w in range(c.n)
+                for q in range(c.n)
+            ),
+            {
+                "n": 4,
+                "sets": ((3,), (2,), ()),
+                "parents": lambda draw, c: tuple(map(rng(draw).permutation, graph(4, (0, 1), (0, 3), (1, 3), (2, 1)))),
+            },
+        ),
     },
 )
 FEW = dims(2, 4)
@@ -103,8 +123,10 @@ def moral_separation(parents, x, y, given):
 
 
 @law(
-    ID, "L2", closed_form=True, dtypes=WHOLE, given=space.reach("edges", "observed", "opened_below"),
-    kills=["colliders_are_closed", "colliders_are_open", "descendants_do_not_open", "whole_graph_made_moral"],
+    ID, "L2", closed_form=True, dtypes=WHOLE,
+    given=space.where(n=dims(2, 6)).reach("edges", "observed", "opened_below", "closed_collider", "two_ways_in"),
+    kills=["colliders_are_closed", "colliders_are_open", "descendants_do_not_open", "whole_graph_made_moral",
+           "nodes_not_directions"],
 )  # fmt: skip
 def the_moral_graph_of_the_ancestors_says_the_same(impl, c, expect):
     "Lauritzen's criterion: marry the parents in the graph of the ancestors of X, Y, Z, forget arrows, take Z out."
@@ -244,6 +266,26 @@ def descendants_do_not_open(parents, x, y, *, given=()):
 def observations_do_not_block(parents, x, y, *, given=()):
     "Seen chains and forks stay open."
     return by_paths(parents, x, y, given, lambda i, k: k and not below(parents, i) & set(given))
+
+
+@mutant(ID, default_case=default())
+def nodes_not_directions(parents, x, y, *, given=()):
+    "The search remembers nodes, not (node, where from): the second way into a node is never tried."
+    children = [[i for i, each in enumerate(parents) if j in map(int, each)] for j in range(len(parents))]
+    above = {j for j in range(len(parents)) if below(parents, j) & set(given)}
+    todo, seen = [(i, "child") for i in x], set()
+    while todo:
+        i, came = todo.pop()
+        if i in seen:
+            continue
+        seen.add(i)
+        if i in y:
+            return np.array(False)
+        if i not in given:
+            todo += [(c, "parent") for c in children[i]]
+        if (came == "child" and i not in given) or (came == "parent" and i in above):
+            todo += [(int(p), "child") for p in parents[i]]
+    return np.array(True)
 
 
 @mutant(ID, default_case=default())

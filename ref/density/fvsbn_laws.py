@@ -60,10 +60,12 @@ def all_bit_strings_sum_to_one(impl, c, expect):
 
 @law(
     ID, "L2", closed_form=True, given=space.reach("rows", "no_bits"),
-    kills=["diagonal_included", "sees_later_bits", "weight_transposed", "bias_forgotten", "mean_over_the_bits"],
+    kills=["diagonal_included", "sees_later_bits", "weight_transposed", "bias_forgotten", "mean_over_the_bits",
+           "summed_in_float32"],
 )  # fmt: skip
 def logits_read_the_bits_before(impl, c, expect):
-    "l_i = b_i + sum_{j < i} W_ij x_j, bit by bit, and log p = sum_i x_i l_i - log(1 + e^{l_i})."
+    "l_i = b_i + sum_{j < i} W_ij x_j, bit by bit, W in thirds, and log p = sum_i x_i l_i - log(1 + e^{l_i})."
+    c = c.replace(weight=c.weight / c.dtype.type(3))
     x, W, b = f64(c, "x", "weight", "bias")
     z, size = logits_of(x, W, b)
     log_prob, logits = impl(c)
@@ -182,6 +184,12 @@ def masked_by_multiplying(x, weight, bias):
 def bias_forgotten(x, weight, bias):
     "No bias."
     return scored(x, weight, 0 * bias)
+
+
+@mutant(ID, default_case=default())
+def summed_in_float32(x, weight, bias):
+    "The product in float32 whatever arrives."
+    return scored(x, weight, bias, lambda W: np.tril(W, -1).T.astype(np.float32).astype(W.dtype))
 
 
 @mutant(ID, default_case=default(n=1))

@@ -77,10 +77,11 @@ def all_bit_strings_sum_to_one(impl, c, expect):
 @law(
     ID, "L2", closed_form=True, given=space.reach("rows", "no_bits"),
     kills=["sees_its_own_bit", "one_bit_late", "tanh_units", "bias_inside_the_units", "mean_over_the_bits",
-           "hidden_bias_once_a_step", "weights_tied"],
+           "hidden_bias_once_a_step", "weights_tied", "summed_in_float32"],
 )  # fmt: skip
 def each_conditional_from_its_own_sum(impl, c, expect):
-    "l_i = b_i + sum_k V_ik sigma(c_k + sum_{j < i} W_kj x_j), each summed anew; log p by bits."
+    "l_i = b_i + sum_k V_ik sigma(c_k + sum_{j < i} W_kj x_j), each summed anew, W in thirds; log p by bits."
+    c = c.replace(weight=c.weight / c.dtype.type(3))
     x = np.asarray(c.x, np.float64)
     z, size = exact(c)
     log_prob, logits = impl(c)
@@ -227,6 +228,12 @@ def hidden_bias_once_a_step(*args):
 def weights_tied(x, weight, hidden_bias, output_weight, bias):
     "V = W^T, as in a restricted Boltzmann machine."
     return scored(x, weight, hidden_bias, weight.T, bias)
+
+
+@mutant(ID, default_case=default())
+def summed_in_float32(x, weight, hidden_bias, output_weight, bias):
+    "The running sum in float32 whatever arrives."
+    return scored(x, weight.astype(np.float32).astype(x.dtype), hidden_bias, output_weight, bias)
 
 
 @mutant(ID, default_case=default(n=1))

@@ -23,7 +23,7 @@ def draw_params(draw, c):
         shape = [sizes[a] for a in axes.split()]
         made[name] = np.clip(np.round(g.standard_normal(shape) * 8), -16, 16) / 16
         made[name] = made[name] / 4 if name == "log_std.weight" else made[name]
-    made["scale"] = g.choice((0.5, 1.0, 1.5), c.n)
+    made["scale"] = g.choice((0.5, 1.0, 1.5, -0.75), c.n)
     return made
 
 
@@ -48,13 +48,15 @@ def f64(c):
     return {n: np.asarray(a, np.float64) for n, a in c.params.items()}
 
 
-def slow(x, p, *, own=0, unit=lambda a: np.where(a.real > 0, a, 0), std=np.exp, share=None, mix=None, scaled=True):
+def slow(x, p, *, own=0, unit=lambda a: np.where(a.real > 0, a, 0), std=np.exp, share=None, mix=None, scaled=True,
+         outside=False):  # fmt: skip
     """log p(x_i | x_<i) a coordinate and a component at a time; parts that an edit replaces."""
     n, K = p["mixture.bias"].shape
     out = np.zeros(x.shape, np.result_type(x, *p.values()))
     for i in range(n):
         a = p["hidden_bias"] + x[..., : i + own] @ p["weight"][:, : i + own].T
-        h = unit(a * (p["scale"][i] if scaled else 1))
+        rho = p["scale"][i] if scaled else 1
+        h = unit(a) * rho if outside else unit(a * rho)
         z = {name: h @ p[f"{name}.weight"][i].T + p[f"{name}.bias"][i] for name in HEADS}
         logs = []
         for k in range(K):
@@ -128,9 +130,9 @@ def each_conditional_integrates_to_one(impl, c, expect):
     kills=["scale_ignored", "log_variance", "sees_its_own_value"],
 )  # fmt: skip
 def linear_units_make_a_gaussian(impl, c, expect):
-    """K = 1, sigma fixed, every unit far above 0: (I - G) x = m + e, G_ij = rho_i V_i W_j, so x is Gaussian with
+    """K = 1, sigma fixed, rho > 0, every unit far above 0: (I - G) x = m + e, G_ij = rho_i V_i W_j: x is Gaussian with
     covariance (I - G)^-1 S^2 (I - G)^-T."""
-    params = {**c.params, "hidden_bias": c.params["hidden_bias"] + 64,
+    params = {**c.params, "hidden_bias": c.params["hidden_bias"] + 64, "scale": np.abs(c.params["scale"]),
               "log_std.weight": np.zeros_like(c.params["log_std.weight"])}  # fmt: skip
     c = c.replace(params=params)
     p, x = f64(c), np.asarray(c.x, np.float64)
@@ -194,7 +196,8 @@ def the_nearest_component_decides_far_away(impl, c, expect):
 @law(
     ID, "L7", closed_form=True, given=space.reach("rows", "mixed"),
     kills=["sees_its_own_value", "scale_ignored", "log_variance", "weights_not_normalised", "linear_units",
-           "mean_of_the_logs", "log_of_the_weights_forgotten", "sum_is_a_mean", "first_component_alone"],
+           "scale_outside", "mean_of_the_logs", "log_of_the_weights_forgotten", "sum_is_a_mean",
+           "first_component_alone"],
 )  # fmt: skip
 def densities_written_out(impl, c, expect):
     "The equations in the header, a coordinate and a component at a time, in extended precision."
@@ -253,6 +256,12 @@ def sees_its_own_value(x, params):
 def scale_ignored(x, params):
     "rho is accepted and dropped: it starts at 1."
     return scored(x, params, scaled=False)
+
+
+@mutant(ID, default_case=default())
+def scale_outside(x, params):
+    "rho relu(a) for relu(rho a): the same for rho > 0."
+    return scored(x, params, outside=True)
 
 
 @mutant(ID, default_case=default())

@@ -192,6 +192,7 @@ def stepped(tree, gradients, rate=0.25):
     ID, "L3", closed_form=True, needs=("vjp",), dtypes=("float32",),
     given=space.where(start=STARTS[0], condition=lambda draw, c: rng(draw).integers(4, 9, (c.N, c.d, c.Y, c.X)) / 4),
     kills=["copy_never_learns", "decoder_detached", "condition_never_learns"],
+    passes_null=["constant", "identity", "nan"],
 )  # fmt: skip
 def after_one_step_the_copy_learns(impl, c, expect):
     "After one step every matrix of the copy has a gradient, and so has the condition's convolution."
