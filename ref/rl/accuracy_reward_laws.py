@@ -122,7 +122,7 @@ def plain(texts, answers, *, extract=True, **edit):
         t = block(t)
         if t is None:
             return False
-        same = edit.get("same", None)
+        same = edit.get("same")
         mine, theirs = number(t, edit), number(a, edit)
         if same is not None:
             return same(t, a, mine, theirs)

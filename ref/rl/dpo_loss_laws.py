@@ -7,7 +7,18 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    all_pairs, bandit, even_pairs, pair_cases, pair_laws, pair_loss, pair_mutants, policy_mutant, population_gradient, scores, sigma, token_pairs,
+    all_pairs,
+    bandit,
+    even_pairs,
+    pair_cases,
+    pair_laws,
+    pair_loss,
+    pair_mutants,
+    policy_mutant,
+    population_gradient,
+    scores,
+    sigma,
+    token_pairs,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import choose, dims

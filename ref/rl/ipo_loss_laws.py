@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from ref.rl.common_laws import (
-    all_pairs, bandit, even_pairs, pair_cases, pair_laws, pair_loss, pair_mutants, policy_mutant, population_gradient, scores, token_pairs,
+    all_pairs,
+    bandit,
+    even_pairs,
+    pair_cases,
+    pair_laws,
+    pair_loss,
+    pair_mutants,
+    policy_mutant,
+    population_gradient,
+    scores,
+    token_pairs,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import choose, dims

@@ -7,7 +7,12 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    by_multiplying, dyadics, filled_mask, log_probs, policy_mutant, with_junk,
+    by_multiplying,
+    dyadics,
+    filled_mask,
+    log_probs,
+    policy_mutant,
+    with_junk,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import Flag, cases, choose, dims, none_or, rng

@@ -8,7 +8,15 @@ import mpmath
 import numpy as np
 
 from ref.rl.common_laws import (
-    even_pairs, pair_cases, pair_laws, pair_loss, pair_mutants, policy_mutant, scores, sigma, token_pairs,
+    even_pairs,
+    pair_cases,
+    pair_laws,
+    pair_loss,
+    pair_mutants,
+    policy_mutant,
+    scores,
+    sigma,
+    token_pairs,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import Flag, choose

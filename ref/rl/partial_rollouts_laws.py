@@ -28,7 +28,7 @@ space = cases(
     ID, B=dims(0, 3), T=dims(0, 6, large=12), budget=choose(1, 2, 3, 50), end=choose(END, -7), seed=choose(0, 1, 2),
     policy=lambda draw, c: table_policy(c.seed), noise=lambda draw, c: rng(draw).integers(0, 1024, (c.B, c.T)) / 1024,
     flags={"some": Flag(lambda c: c.B > 0 and c.T > 0, {"B": dims(1, 3), "T": dims(3, 6)}),
-           "cut": Flag(lambda c: c.T > c.budget, {"B": dims(2, 3), "T": dims(5, 6), "budget": choose(1, 2)}),
+           "cut": Flag(lambda c: c.budget < c.T, {"B": dims(2, 3), "T": dims(5, 6), "budget": choose(1, 2)}),
            "ends": Flag(lambda c: c.end == END and c.T > 3, {"end": END, "T": dims(5, 6), "B": dims(2, 3)})},
 )  # fmt: skip
 

@@ -7,7 +7,14 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    batch_flags, by_multiplying, clip_loss, clipped, dyadics, filled_mask, log_probs, with_junk,
+    batch_flags,
+    by_multiplying,
+    clip_loss,
+    clipped,
+    dyadics,
+    filled_mask,
+    log_probs,
+    with_junk,
 )  # fmt: skip
 from ref.spec import bounds, law, mutant
 from ref.spec.cases import Flag, cases, choose, dims, rng

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ref.rl.common_laws import dyadics, filled_mask, log_probs, with_junk
+from ref.rl.common_laws import dyadics, filled_mask, log_probs
 from ref.rl.running_moments import Moments
 from ref.spec import bounds, law, mutant
 from ref.spec.cases import Flag, cases, choose, dims, rng

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ref.rl.common_laws import (
-    by_multiplying, dyadics, even_pairs, pair_cases, pair_loss, policy_mutant, scores, with_junk,
+    by_multiplying,
+    dyadics,
+    even_pairs,
+    pair_cases,
+    pair_loss,
+    scores,
+    with_junk,
 )  # fmt: skip
 from ref.spec import bounds, law, mutant
 from ref.spec.cases import choose

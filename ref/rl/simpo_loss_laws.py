@@ -7,7 +7,14 @@ import math
 import numpy as np
 
 from ref.rl.common_laws import (
-    even_pairs, pair_cases, pair_laws, pair_loss, pair_mutants, policy_mutant, scores, sigma,
+    even_pairs,
+    pair_cases,
+    pair_laws,
+    pair_loss,
+    pair_mutants,
+    policy_mutant,
+    scores,
+    sigma,
 )  # fmt: skip
 from ref.spec import bounds, law
 from ref.spec.cases import choose

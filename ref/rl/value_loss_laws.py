@@ -7,8 +7,18 @@ import itertools
 import numpy as np
 
 from ref.rl.common_laws import (
-    REDUCTIONS, any_mask, batch_flags, by_multiplying, dyadics, local_mean, numerator_only, other_reduction, plain_weights,
-    rows_of, weights, with_junk,
+    REDUCTIONS,
+    any_mask,
+    batch_flags,
+    by_multiplying,
+    dyadics,
+    local_mean,
+    numerator_only,
+    other_reduction,
+    plain_weights,
+    rows_of,
+    weights,
+    with_junk,
 )  # fmt: skip
 from ref.spec import bounds, law, mutant
 from ref.spec.cases import Flag, cases, choose, dims, none_or
