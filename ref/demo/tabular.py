@@ -19,6 +19,7 @@ from ref.mdp.finite_horizon import finite_horizon
 from ref.mdp.iterative_evaluation import iterative_evaluation
 from ref.mdp.mc_epsilon_greedy import mc_epsilon_greedy
 from ref.mdp.mc_exploring_starts import mc_exploring_starts
+from ref.mdp.policy_evaluation import policy_evaluation
 from ref.mdp.policy_iteration import policy_iteration
 from ref.mdp.q_learning import q_learning
 from ref.mdp.rollout import draw
@@ -83,9 +84,10 @@ def optimal(table, gamma):
 
 def worth(table, policy, gamma):
     """The start's value under the policy: exact, or at gamma = 1 (a policy may walk for ever) after 10 000 steps."""
-    v = iterative_evaluation(
-        table.P, table.R, policy, np.zeros(len(table.R)), gamma=gamma, sweeps=10_000 if gamma == 1 else 3000
-    )
+    if gamma < 1:
+        v = policy_evaluation(table.P, table.R, policy, gamma=gamma)
+    else:
+        v = iterative_evaluation(table.P, table.R, policy, np.zeros(len(table.R)), gamma=1.0, sweeps=10_000)
     return float(table.start @ v)
 
 
