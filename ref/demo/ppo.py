@@ -126,13 +126,17 @@ def _network(layers, net, x):
 def train(task, plan, seed, watch=lambda steps, returns: None, stop=lambda agent, steps: False):
     """(agent, curve): a run of `plan.steps` steps; the curve is [(steps, mean return of the last 100 episodes)].
 
-    `watch` is called after each iteration; `stop`, if it says True, ends the run.
+    `watch` is called after each iteration; `stop`, if it says True, ends the run. ValueError if the plan has fewer steps
+    than one iteration.
     """
     with blas_threads(1):  # the products are small
         return _train(task, plan, seed, watch, stop)
 
 
 def _train(task, plan, seed, watch, stop):
+    if plan.steps < plan.environments * plan.horizon:
+        least = plan.environments * plan.horizon
+        raise ValueError(f"train: steps={plan.steps}; needed at least one iteration of {least}")
     rng = np.random.default_rng(seed)
     walkers = environments.walkers(task, plan.environments, seed)
     agent = Agent(walkers.inputs, walkers.actions, plan.hidden, rng)

@@ -136,7 +136,7 @@ def walk(table, algorithm, gamma, settings, seed, watch=lambda taken, start: Non
     rng, walkers = np.random.default_rng(seed), TableWalkers(table, n, seed)
     S, A = len(table.R) - 1, table.R.shape[1]
     q, best, curve = np.zeros((S, A)), optimal(table, gamma), []
-    rows = settings.steps // n
+    rows = max(settings.steps // n, 1)
     actions = rng.integers(0, A, n)
     for k in range(rows):
         epsilon, rate = (first + (last - first) * k / rows for first, last in (settings.epsilon, settings.rate))

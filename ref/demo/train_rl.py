@@ -181,6 +181,8 @@ def ppo(task, algorithm, gamma, steps, seeds, out):
 
     plan = runs.PLANS[task]
     plan = plan._replace(gamma=plan.gamma if gamma is None else gamma, steps=steps or plan.steps)
+    if plan.steps < plan.environments * plan.horizon:
+        _usage(f"--steps {plan.steps}; needed at least {plan.environments * plan.horizon}, one iteration")
     curves, rows = {}, []
     with _bar() as bar:
         for seed in range(seeds or 5):

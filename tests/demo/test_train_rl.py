@@ -84,6 +84,7 @@ def test_ppo_shows_every_seed(run, tmp_path, task, monkeypatch):
         (["lake"], "no task 'lake'; there are frozenlake, frozenlake8x8, cliffwalking, cartpole"),
         (["cartpole", "--algorithm", "sarsa"], "no algorithm 'sarsa' for cartpole; there are ppo"),
         (["frozenlake", "--gamma", "1.5"], "--gamma 1.5; needed 0 to 1"),
+        (["cartpole", "--steps", "9"], "--steps 9; needed at least 256, one iteration"),
     ],
 )
 def test_wrong_words_are_one_line(run, args, said):
