@@ -26,7 +26,8 @@ from ref.optim.clip_by_global_norm import clip_by_global_norm
 
 
 class Plan(NamedTuple):
-    """Numbers of a run. Rates and the clip range fall to 0 linearly over the run where `linear` says so."""
+    """Numbers of a run. The rate, the clip range and the weight of the entropy fall to 0 in a straight line, where
+    `linear` says so."""
 
     steps: int = 100_000
     environments: int = 8
@@ -44,12 +45,10 @@ class Plan(NamedTuple):
     linear: bool = True
 
 
-PLANS = {
-    "cartpole": Plan(),
-    "frozenlake": Plan(),
-    "frozenlake8x8": Plan(),
-    "cliffwalking": Plan(),
-}
+LAKE = Plan(
+    steps=200_000, environments=16, horizon=64, epochs=10, gamma=0.99, lam=0.95, entropy_weight=0.02
+)  # fmt: skip
+PLANS = {"cartpole": Plan(), "frozenlake": LAKE, "frozenlake8x8": LAKE._replace(steps=600_000)}
 
 
 def clip_loss(logp, logp_old, advantages, mask, clip):
@@ -127,13 +126,17 @@ def _network(layers, net, x):
 def train(task, plan, seed, watch=lambda steps, returns: None, stop=lambda agent, steps: False):
     """(agent, curve): a run of `plan.steps` steps; the curve is [(steps, mean return of the last 100 episodes)].
 
-    `watch` is called after each iteration; `stop`, if it says True, ends the run.
+    `watch` is called after each iteration; `stop`, if it says True, ends the run. ValueError if the plan has fewer steps
+    than one iteration.
     """
     with blas_threads(1):  # the products are small
         return _train(task, plan, seed, watch, stop)
 
 
 def _train(task, plan, seed, watch, stop):
+    if plan.steps < plan.environments * plan.horizon:
+        least = plan.environments * plan.horizon
+        raise ValueError(f"train: steps={plan.steps}; needed at least one iteration of {least}")
     rng = np.random.default_rng(seed)
     walkers = environments.walkers(task, plan.environments, seed)
     agent = Agent(walkers.inputs, walkers.actions, plan.hidden, rng)
@@ -189,7 +192,7 @@ def _improve(agent, batch, plan, left):
         total = total + (plan.value_weight / 2) * xp.mean(off * off)
         if plan.entropy_weight:
             scores = log_softmax(scores, axis=-1)
-            total = total + plan.entropy_weight * xp.mean(xp.sum(xp.exp(scores) * scores, axis=-1))
+            total = total + plan.entropy_weight * left * xp.mean(xp.sum(xp.exp(scores) * scores, axis=-1))
         return total
 
     _, found = value_and_grad(loss)(agent.layers(agent.flat))

@@ -19,6 +19,7 @@ from ref.mdp.finite_horizon import finite_horizon
 from ref.mdp.iterative_evaluation import iterative_evaluation
 from ref.mdp.mc_epsilon_greedy import mc_epsilon_greedy
 from ref.mdp.mc_exploring_starts import mc_exploring_starts
+from ref.mdp.policy_evaluation import policy_evaluation
 from ref.mdp.policy_iteration import policy_iteration
 from ref.mdp.q_learning import q_learning
 from ref.mdp.rollout import draw
@@ -83,9 +84,10 @@ def optimal(table, gamma):
 
 def worth(table, policy, gamma):
     """The start's value under the policy: exact, or at gamma = 1 (a policy may walk for ever) after 10 000 steps."""
-    v = iterative_evaluation(
-        table.P, table.R, policy, np.zeros(len(table.R)), gamma=gamma, sweeps=10_000 if gamma == 1 else 3000
-    )
+    if gamma < 1:
+        v = policy_evaluation(table.P, table.R, policy, gamma=gamma)
+    else:
+        v = iterative_evaluation(table.P, table.R, policy, np.zeros(len(table.R)), gamma=1.0, sweeps=10_000)
     return float(table.start @ v)
 
 
@@ -134,7 +136,7 @@ def walk(table, algorithm, gamma, settings, seed, watch=lambda taken, start: Non
     rng, walkers = np.random.default_rng(seed), TableWalkers(table, n, seed)
     S, A = len(table.R) - 1, table.R.shape[1]
     q, best, curve = np.zeros((S, A)), optimal(table, gamma), []
-    rows = settings.steps // n
+    rows = max(settings.steps // n, 1)
     actions = rng.integers(0, A, n)
     for k in range(rows):
         epsilon, rate = (first + (last - first) * k / rows for first, last in (settings.epsilon, settings.rate))

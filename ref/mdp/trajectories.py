@@ -22,6 +22,8 @@ def steps(function, time_axis, gamma, *, lam=None, **arrays):
     ------
     ValueError
         No axis, time neither on the first nor on the last axis, gamma or lam out of range, or lam does not broadcast.
+    TypeError
+        gamma is no number, or lam neither a number nor an array.
     """
     shape = next(iter(arrays.values())).shape
     if not shape:
@@ -37,14 +39,16 @@ def steps(function, time_axis, gamma, *, lam=None, **arrays):
 
 def _check_lam(function, xp, lam, shape):
     if isinstance(lam, int | float):
-        fine = 0 <= lam <= 1
+        low = high = lam
+    elif not hasattr(lam, "shape"):
+        raise TypeError(f"{function}: lam is a {type(lam).__name__}; needed a number or an array")
     else:
         padded = (1,) * (len(shape) - lam.ndim) + tuple(lam.shape)
         if len(padded) != len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):
             raise ValueError(f"{function}: lam has shape {tuple(lam.shape)}; it must broadcast to {tuple(shape)}")
-        fine = bool(xp.all((lam >= 0) & (lam <= 1)))
-    if not fine:
-        raise ValueError(f"{function}: lam={lam}; needed 0 <= lam <= 1")
+        low, high = (float(xp.min(lam)), float(xp.max(lam))) if 0 not in lam.shape else (0, 0)
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"{function}: lam={high if high > 1 else low}; needed 0 <= lam <= 1")
 
 
 def spread(xp, number, like):
