@@ -1,4 +1,4 @@
-"""Policy and preference losses with their gradients, (64, 2048) log-probabilities, against the same expressions in torch.
+"""Policy and preference losses with gradients, (64, 2048) log-probabilities, beside the same expressions in torch.
 
 Ours by the public functions and the engine; torch eager, as trainers write it: bool masks, a value, a backward.
 """
