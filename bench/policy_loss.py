@@ -1,4 +1,4 @@
-"""Policy and preference losses with their gradients, (64, 2048) log-probabilities, against the same expressions in torch.
+"""Policy and preference losses with gradients, (64, 2048) log-probabilities, beside the same expressions in torch.
 
 Ours by the public functions and the engine; torch eager, as trainers write it: bool masks, a value, a backward.
 """
@@ -86,8 +86,33 @@ def _reinforce(old, ref, a, a_t, mask):
     return lambda lp: reinforce_loss(lp, a, zero, mask)
 
 
+def _pairs(x):
+    return x.reshape(B // 2, 2, T)
+
+
+def _dpo(old, ref, a, a_t, mask):
+    from ref.rl.dpo_loss import dpo_loss
+
+    ref, mask = _pairs(ref), _pairs(mask)
+    return lambda lp: dpo_loss(_pairs(lp), ref, mask)
+
+
+def _ipo(old, ref, a, a_t, mask):
+    from ref.rl.ipo_loss import ipo_loss
+
+    ref, mask = _pairs(ref), _pairs(mask)
+    return lambda lp: ipo_loss(_pairs(lp), ref, mask, of="mean")
+
+
+def _simpo(old, ref, a, a_t, mask):
+    from ref.rl.simpo_loss import simpo_loss
+
+    mask = _pairs(mask)
+    return lambda lp: simpo_loss(_pairs(lp), mask)
+
+
 OURS = {"PPO": _ppo, "PPO, dual clip": _ppo_dual, "GRPO": _grpo, "Dr. GRPO": _dr_grpo, "DAPO": _dapo, "GSPO": _gspo,
-        "CISPO": _cispo, "REINFORCE": _reinforce}  # fmt: skip
+        "CISPO": _cispo, "REINFORCE": _reinforce, "DPO": _dpo, "IPO": _ipo, "SimPO": _simpo}  # fmt: skip
 
 
 def torch_eager(name, dtype):
@@ -160,8 +185,24 @@ def _torch_reinforce(torch, lp, old, ref, a, a_t, mask):
     return -((a * lp) * mask).sum(-1).mean()
 
 
+def _torch_dpo(torch, lp, old, ref, a, a_t, mask):
+    D = _pairs((lp - ref) * mask).sum(-1)
+    return -torch.nn.functional.logsigmoid(0.1 * (D[:, 0] - D[:, 1])).mean()
+
+
+def _torch_ipo(torch, lp, old, ref, a, a_t, mask):
+    D = _pairs((lp - ref) * mask).sum(-1) / _pairs(mask).sum(-1)
+    return ((D[:, 0] - D[:, 1] - 1 / (2 * 0.1)) ** 2).mean()
+
+
+def _torch_simpo(torch, lp, old, ref, a, a_t, mask):
+    avg = _pairs(lp * mask).sum(-1) / _pairs(mask).sum(-1)
+    return -torch.nn.functional.logsigmoid(2.0 * (avg[:, 0] - avg[:, 1]) - 1.0).mean()
+
+
 TORCH = {"PPO": _torch_ppo, "PPO, dual clip": _torch_ppo_dual, "GRPO": _torch_grpo, "Dr. GRPO": _torch_dr_grpo,
-         "DAPO": _torch_dapo, "GSPO": _torch_gspo, "CISPO": _torch_cispo, "REINFORCE": _torch_reinforce}  # fmt: skip
+         "DAPO": _torch_dapo, "GSPO": _torch_gspo, "CISPO": _torch_cispo, "REINFORCE": _torch_reinforce,
+         "DPO": _torch_dpo, "IPO": _torch_ipo, "SimPO": _torch_simpo}  # fmt: skip
 
 
 def _case(name, dtype):

@@ -75,4 +75,5 @@ def check_probs(function, probs):
     xp = namespace(probs)
     slack = 64 * float(xp.finfo(probs.dtype).eps) * max(probs.shape[0], 1)
     if probs.shape[0] < 1 or not bool(xp.all(probs >= 0)) or not abs(float(xp.sum(probs)) - 1) <= slack:
-        raise ValueError(f"{function}: probs has {probs.shape[0]} entries of sum {float(xp.sum(probs))}; needed >= 0 and sum 1")
+        raise ValueError(
+            f"{function}: probs has {probs.shape[0]} entries of sum {float(xp.sum(probs))}; needed >= 0 and sum 1")

@@ -23,7 +23,8 @@ def _probs(draw, c):
 space = cases(
     ID, K=dims(1, 4, large=10), n=choose(1, 2, 3, 4), probs=_probs, rewards=dyadics("K", -1, 1, 2),
     flags={"tied": Flag(lambda c: len(set(c.rewards.tolist())) < c.K, {"K": dims(3, 4)}),
-           "distinct": Flag(lambda c: len(set(c.rewards.tolist())) == c.K, {"K": dims(2, 3)}), "one": Flag(lambda c: c.n == 1, {"n": 1})},
+           "distinct": Flag(lambda c: len(set(c.rewards.tolist())) == c.K, {"K": dims(2, 3)}),
+           "one": Flag(lambda c: c.n == 1, {"n": 1})},
 )  # fmt: skip
 
 
@@ -50,16 +51,18 @@ def one_draw_is_the_policy(impl, c, expect):
 
 @law(ID, "L3", closed_form=True, given=space, kills=["worst_of_n", "n_less_one"])
 def uniform_rewards_have_mean_n_over_n_plus_one(impl, c, expect):
-    "K = 64 equally likely rewards (2 j - 1) / 128: E max is 1 - sum_j (j / 64)^n / 64 + 1 / 128, n / (n + 1) as K grows."
+    "64 equally likely rewards (2 j - 1) / 128: E max is 1 - sum_j (j / 64)^n / 64 + 1 / 128, n / (n + 1) as K grows."
     K = 64
     r = (2 * np.arange(1, K + 1) - 1) / 128
-    found = np.asarray(impl(c.replace(K=K, probs=np.full(K, 1 / K, c.dtype), rewards=r.astype(c.dtype))), np.float64) @ r
+    found = np.asarray(impl(c.replace(K=K, probs=np.full(K, 1 / K, c.dtype), rewards=r.astype(c.dtype))),
+        np.float64) @ r
     wanted = 1 - math.fsum((j / K) ** c.n for j in range(1, K)) / K - 1 / 128
     expect(found, np.array(wanted), bounds.rounding(8 * K, 1.0, c.dtype), "E max")
     expect(np.array(wanted), np.array(c.n / (c.n + 1)), 2 / K, "n / (n + 1)")
 
 
-@law(ID, "L4", closed_form=True, given=space.where(distinct=True, n=choose(2, 3, 4)), kills=["worst_of_n"], passes_null=["identity"])
+@law(ID, "L4", closed_form=True, given=space.where(distinct=True, n=choose(2, 3, 4)), kills=["worst_of_n"],
+    passes_null=["identity"])
 def divergence_below_the_bound(impl, c, expect):
     "KL(best of n | policy) <= log n - (n - 1) / n, and E reward does not fall."
     q, p = np.asarray(impl(c), np.float64), np.asarray(c.probs, np.float64)
@@ -67,7 +70,8 @@ def divergence_below_the_bound(impl, c, expect):
     slack = bounds.rounding(64 * c.n, 1.0, c.dtype)
     expect.at_most(kl, math.log(c.n) - (c.n - 1) / c.n + slack, "KL")
     expect(q.sum(), np.array(1.0), slack, "sum")
-    expect.at_most(p @ np.asarray(c.rewards, np.float64) - slack, q @ np.asarray(c.rewards, np.float64), "E reward of the policy")
+    expect.at_most(p @ np.asarray(c.rewards, np.float64) - slack, q @ np.asarray(c.rewards, np.float64),
+        "E reward of the policy")
 
 
 @law(ID, "L5", given=space.where(tied=True), kills=["ties_to_the_first"], passes_null=["constant", "zeros", "identity"])
@@ -109,7 +113,8 @@ def _first(p, r, n):
 
 _mutant("ties_to_the_first", "Of equal rewards the first response wins.", _first)
 _mutant("worst_of_n", "The least reward.", lambda p, r, n: _powers(p, -r, n)[2])
-_mutant("n_less_one", "n - 1 draws.", lambda p, r, n: _powers(p, r, max(n - 1, 1))[2], lambda: ((np.array([1.0]), np.array([0.0])), {"n": 3}))
+_mutant("n_less_one", "n - 1 draws.", lambda p, r, n: _powers(p, r, max(n - 1, 1))[2],
+    lambda: ((np.array([1.0]), np.array([0.0])), {"n": 3}))
 _mutant("density_of_the_continuous", "n F^(n - 1) p: right where no response has a mass.",
         lambda p, r, n: p * n * (_powers(p, r, n)[0] + _powers(p, r, n)[1]) ** (n - 1))  # fmt: skip
 _mutant("softmax_of_n", "p^n, normalised.", lambda p, r, n: (lambda w: w / w.sum())(p * (1 + (n - 1) * (r == r.max()))))

@@ -1,7 +1,7 @@
 """Bradley-Terry: the reward model's loss over pairs, with a margin if the annotators gave one.
 
-Source: Bradley & Terry 1952; Ouyang et al. 2022 (2203.02155) Eq. 1; the margin: Touvron et al. 2023 (2307.09288, LLaMA 2)
-Eq. 2 and its Table 27.
+Source: Bradley & Terry 1952; Ouyang et al. 2022 (2203.02155) Eq. 1; the margin: Touvron et al. 2023 (2307.09288, LLaMA
+2) Eq. 2 and its Table 27.
 
     L = mean of w_p softplus(-(r_w - r_l - m)),   P(w beats l) = sigma(r_w - r_l)
 

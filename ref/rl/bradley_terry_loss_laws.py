@@ -12,8 +12,10 @@ from ref.spec.cases import Flag, cases, choose, dims, none_or
 
 ID = "rl.bradley_terry_loss"
 space = cases(
-    ID, P=dims(1, 4, large=20), count=none_or(7), chosen=dyadics("P", -3, 3, 8), rejected=dyadics("P", -3, 3, 8), clear=choose(False, True),
-    margin=lambda draw, c: dyadics("P", 0, 3, 4)(draw, c) if c.clear else None, unset={"margin": {"clear": False, "margin": None}},
+    ID, P=dims(1, 4, large=20), count=none_or(7), chosen=dyadics("P", -3, 3, 8), rejected=dyadics("P", -3, 3, 8),
+    clear=choose(False, True),
+    margin=lambda draw, c: dyadics("P", 0, 3, 4)(draw, c) if c.clear else None,
+    unset={"margin": {"clear": False, "margin": None}},
     flags={"several": Flag(lambda c: c.P > 1, {"P": dims(2, 4)}),
            "margined": Flag(lambda c: c.margin is not None and np.any(c.margin), {"clear": True, "P": dims(2, 4)})},
 )  # fmt: skip
@@ -27,14 +29,16 @@ def limit(c):
     return bounds.rounding(c.P + 32, 16.0 * c.P / (c.count or c.P), c.dtype)
 
 
-@law(ID, "L1", closed_form=True, given=space.reach("several", "margined"), kills=["margin_added", "margin_ignored", "exchanged", "sum_over_pairs", "own_count"])
+@law(ID, "L1", closed_form=True, given=space.reach("several", "margined"),
+    kills=["margin_added", "margin_ignored", "exchanged", "sum_over_pairs", "own_count"])
 def value_is_the_definition(impl, c, expect):
     "log(1 + e^-(r_w - r_l - m)), pair by pair, over their number."
     wanted = sum(max(-d, 0) + math.log1p(math.exp(-abs(d))) for d in gaps(c)) / (c.count or c.P)
     expect(impl(c), np.array(wanted), limit(c), scale=8.0)
 
 
-@law(ID, "L2", closed_form=True, needs=("vjp",), given=space.reach("several", "margined"), kills=["slope_of_the_hinge", "rejected_detached"])
+@law(ID, "L2", closed_form=True, needs=("vjp",), given=space.reach("several", "margined"),
+    kills=["slope_of_the_hinge", "rejected_detached"])
 def gradient_is_the_definition(impl, c, expect):
     "d / d r_w = -sigma(-(r_w - r_l - m)) / P, and r_l the opposite."
     found = impl.vjp(c, np.array(1.0, c.dtype))
@@ -53,7 +57,8 @@ def gauge_and_exchange(impl, c, expect):
         other = one.replace(chosen=one.rejected.copy(), rejected=one.chosen.copy())
         both = math.exp(-float(impl(one))) + math.exp(-float(impl(other)))
         expect(np.array(both), np.array(1.0), bounds.rounding(64, 8.0, c.dtype), f"pair {i}")
-        expect(impl(other) - impl(one).astype(np.float64), gaps(one)[0], bounds.rounding(64, 8.0, c.dtype), f"gap {i}", scale=4.0)
+        expect(impl(other) - impl(one).astype(np.float64), gaps(one)[0], bounds.rounding(64, 8.0, c.dtype), f"gap {i}",
+            scale=4.0)
 
 
 @law(ID, "L4", closed_form=True, given=space.where(clear=False, margin=None, count=None), kills=["overflows"])

@@ -47,7 +47,8 @@ def cdpo_loss(log_probs, ref_log_probs, mask, *, beta=0.1, eps=0.1, of="sum", co
     Raises
     ------
     ValueError
-        Shapes that differ, no pair and no count, count < 1, beta <= 0, eps outside [0, 1/2), or what `preference_margin` refuses.
+        Shapes that differ, no pair and no count, count < 1, beta <= 0, eps outside [0, 1/2), or what
+        `preference_margin` refuses.
     TypeError
         An array is not float or mask not bool, or dtypes or backends differ.
 

@@ -45,8 +45,8 @@ def base(lp, ref, mask, *, beta=0.1, eps=0.1, of="sum", count=None, **edit):
     wrong = edit.pop("eps_of", lambda eps: eps)(eps)
     scale = edit.pop("scale", lambda eps: 1.0)(eps)
 
-    def f(w, l):
-        d = beta * (w - l)
+    def f(w, r):
+        d = beta * (w - r)
         slope = beta * (wrong - sigma(-d)) * scale
         return scale * ((1 - wrong) * np.logaddexp(0, -d) + wrong * np.logaddexp(0, d)), slope, -slope
 

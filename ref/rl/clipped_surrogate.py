@@ -1,15 +1,15 @@
 """The clipped surrogate: what PPO, GRPO, Dr.GRPO, DAPO and GSPO have in common, under weights of the rows.
 
-Source: Schulman et al. 2017 (1707.06347) Eq. 7; dual clip: Ye et al. 2020 (1912.09729) Eq. 5; two bounds: Yu et al. 2025
-(2503.14476) Eq. 10; the response's ratio with each token's gradient: Zheng et al. 2025 (2507.18071) Eq. 14.
+Source: Schulman et al. 2017 (1707.06347) Eq. 7; dual clip: Ye et al. 2020 (1912.09729) Eq. 5; two bounds: Yu et al.
+2025 (2503.14476) Eq. 10; the response's ratio with each token's gradient: Zheng et al. 2025 (2507.18071) Eq. 14.
 
     rho = pi / pi_old of the token, or of its response: (pi(y) / pi_old(y))^(1 / n), n kept tokens
     loss_t = -min(rho A, clip(rho, 1 - eps_low, 1 + eps_high) A)
     with dual clip c > 1 + eps_high, where A < 0:   loss_t = -max(the min above, c A)
     L = sum_i w_i sum_{t kept} loss_it
 
-    One clip, in log space:  loss_t = -A exp(clip(log rho, low, high)),   low, high = -oo, log(1 + eps_high) where A >= 0
-                                                                        and log(1 - eps_low), log c where A < 0
+    One clip, in log space:  loss_t = -A exp(clip(log rho, low, high)),   low, high = -oo, log(1 + eps_high) where A >=
+                                                                        0 and log(1 - eps_low), log c where A < 0
     d loss_t / d log pi_t = -rho A, but 0 where A > 0 and rho > 1 + eps_high, where A < 0 and rho < 1 - eps_low, and
     (dual clip) where A < 0 and rho > c
 
@@ -90,7 +90,8 @@ def clipped_surrogate(
     xp = namespace(log_probs, old_log_probs, advantages, mask, weights)
     a = xp.where(mask, data(advantages), 0.0)
     low = xp.where(a < 0, math.log1p(-eps_low) if eps_low < 1 else -math.inf, xp.full_like(a, -math.inf))
-    high = xp.where(a < 0, math.inf if dual_clip is None else math.log(dual_clip), xp.full_like(a, math.log1p(eps_high)))
+    high = xp.where(a < 0, math.inf if dual_clip is None else math.log(dual_clip),
+        xp.full_like(a, math.log1p(eps_high)))
     gap = _log_ratio(xp, log_probs, old_log_probs, mask, level)
     return xp.sum(xp.sum(xp.multiply(-a, xp.exp(xp.clip(gap, low, high))), axis=-1) * data(weights))
 

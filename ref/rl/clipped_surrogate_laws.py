@@ -81,7 +81,7 @@ def flat_in_its_corners_alone(impl, c, expect):
 @law(ID, "L7", closed_form=True, given=space.where(dual_clip=None, level="token"),
      kills=["no_minimum", "maximum_for_the_minimum"])  # fmt: skip
 def never_above_the_unclipped(impl, c, expect):
-    "Without a dual clip the objective is at most that of rho A and at most that of the clipped ratio: L is at least both."
+    "Without a dual clip the objective is at most that of rho A and that of the clipped ratio: L is at least both."
     w = np.asarray(c.weights, np.float64)[:, None] * np.asarray(c.mask)
     gap = np.where(c.mask, np.asarray(c.log_probs, np.float64) - c.old_log_probs, 0)
     a = np.broadcast_to(np.asarray(c.advantages, np.float64), gap.shape)
@@ -101,7 +101,11 @@ def sequence_ratio_is_differentiated_through_its_mean(impl, c, expect):
     for i in range(c.B):
         kept = np.flatnonzero(c.mask[i])
         mean = math.fsum(float(c.log_probs[i, t]) - float(c.old_log_probs[i, t]) for t in kept) / len(kept)
-        loss = lambda m, i=i: clipped(math.exp(m), float(c.advantages[i, 0]), c.eps_low, c.eps_high, None)[0]  # noqa: E731
+        A = float(c.advantages[i, 0])
+
+        def loss(m, A=A):
+            return clipped(math.exp(m), A, c.eps_low, c.eps_high, None)[0]
+
         h = 1e-5
         wanted[i, kept] = float(c.weights[i]) * (loss(mean + h) - loss(mean - h)) / (2 * h)
     near = [abs(math.exp(m) - b) < 1e-3 for m in np.where(c.mask, np.asarray(c.log_probs) - c.old_log_probs, 0).sum(-1)
@@ -161,11 +165,13 @@ _mutant("symmetric_clip", "eps_low on both sides.", thread="trl#2881",
         value=_tokens(lambda low, high, dual, r, a: surrogate(low, low, dual)(r, a, 0)))  # fmt: skip
 _mutant("clips_the_loss", "clip(rho A, 1 - eps, 1 + eps).", case=lambda: (
     (-np.ones((2, 3)), -np.ones((2, 3)), np.ones((2, 1)), np.ones((2, 3), bool), np.ones(2)), {}),
-        value=_tokens(lambda low, high, dual, r, a: (-np.minimum(r * a, np.clip(r * a, 1 - low, 1 + high)), -r * a)))  # fmt: skip
+        value=_tokens(lambda low, high, dual, r, a: (-np.minimum(r * a, np.clip(r * a, 1 - low, 1 + high)),
+        -r * a)))  # fmt: skip
 _mutant("no_minimum", "The clipped surrogate alone.",
         value=_tokens(lambda low, high, dual, r, a: (-np.clip(r, 1 - low, 1 + high) * a, -r * a)))  # fmt: skip
 _mutant("maximum_for_the_minimum", "The optimistic one of the two.",
-        value=_tokens(lambda low, high, dual, r, a: (-np.maximum(r * a, np.clip(r, 1 - low, 1 + high) * a), -r * a)))  # fmt: skip
+        value=_tokens(lambda low, high, dual, r, a: (-np.maximum(r * a, np.clip(r, 1 - low, 1 + high) * a),
+        -r * a)))  # fmt: skip
 _mutant("dual_everywhere", "max(., c A) where A > 0 too.", case=default(),
         value=_tokens(lambda low, high, dual, r, a: (
             surrogate(low, high, None)(r, a, 0)[0] if dual is None else
@@ -184,9 +190,11 @@ _mutant("slope_without_the_ratio", "-A: right on policy.",
 _mutant("slope_through_the_cap", "The dual clip bounds the value alone.",
         slope={"slope": lambda own, value, r, a, clip: surrogate(*clip[:2], None)(r, a, 0)[1]})  # fmt: skip
 _mutant("flat_on_both_sides", "No gradient outside the range, whatever the sign of A.",
-        slope={"slope": lambda own, value, r, a, clip: np.where((r < 1 - clip[0]) | (r > 1 + clip[1]), 0, own)})  # fmt: skip
+        slope={"slope": lambda own, value, r, a, clip: np.where((r < 1 - clip[0]) | (r > 1 + clip[1]), 0,
+        own)})  # fmt: skip
 _mutant("sequence_slope_over_n", "Another 1 / n in the gradient of a response's ratio.", case=default(),
-        slope={"last": lambda d, mask, level: d if level == "token" else d / np.maximum(mask.sum(-1, keepdims=True), 1)})  # fmt: skip
+        slope={"last": lambda d, mask, level: d if level == "token"
+        else d / np.maximum(mask.sum(-1, keepdims=True), 1)})  # fmt: skip
 _mutant("token_slope_for_the_sequence", "The gradient lands on the first kept token alone.", case=default(),
         slope={"last": lambda d, mask, level: d if level == "token" else d * (np.cumsum(mask, -1) == 1)})  # fmt: skip
 
@@ -195,7 +203,8 @@ def _per_row(log_probs, old_log_probs, advantages, mask, weights, **options):
     return base(log_probs, old_log_probs, advantages[:, :1], mask, weights, **options)
 
 
-policy_mutant(ID, "advantage_per_row", "The first token's advantage for the whole response.", _per_row, default_case=default())
+policy_mutant(ID, "advantage_per_row", "The first token's advantage for the whole response.", _per_row,
+    default_case=default())
 
 
 def _overflowing(log_probs, old_log_probs, advantages, mask, weights, *, eps_low=0.2, eps_high=0.2, dual_clip=None,

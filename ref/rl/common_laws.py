@@ -153,8 +153,8 @@ def policy_laws(id, space, terms, kills, *, reduction=None, junk=("log_probs", "
                 also=None):  # fmt: skip
     """Laws L1 .. L5 of every loss that is a reduction of token losses; `kills` by label.
 
-    `terms(c)` says the token losses slowly. A loss whose rows are not its units is not `cut` (L5). `also` are nulls that
-    pass a law by nature besides those listed, by label.
+    `terms(c)` says the token losses slowly. A loss whose rows are not its units is not `cut` (L5). `also` are nulls
+    that pass a law by nature besides those listed, by label.
     """
     of = lambda c: reduction or c.get("reduction")  # noqa: E731
     named = lambda label: {"kills": kills.get(label, [])}  # noqa: E731
@@ -321,7 +321,7 @@ def by_multiplying(x, mask):
 
 def clip_loss(log_probs, old_log_probs, advantages, mask, *, eps_low=0.2, eps_high=0.2, dual_clip=None, level="token",
               **edit):  # fmt: skip
-    """`plain` of the clipped surrogate. Edits: token(low, high, dual), slope(own, value, rho, A, clip), n(mask), last."""
+    """`plain` of the clipped surrogate. Edits: token(low, high, dual), slope(own, value, rho, A, clip), n(mask)."""
     slope, last = edit.pop("slope", None), edit.pop("last", lambda d, mask, level: d)
     of_clip, n = edit.pop("token", surrogate), edit.pop("n", lambda mask: np.maximum(mask.sum(-1, keepdims=True), 1))
     clip = eps_low, eps_high, dual_clip
@@ -348,7 +348,8 @@ def reduction_mutants(id, base, case, own):
                   thread="transformers#34191, #34242; torchtitan#2206; verl#593", default_case=case(own),
                   value={"weights": local_mean})  # fmt: skip
     if own != "constant":
-        policy_mutant(id, "numerator_only", "Masked tokens leave the sum and stay in the count.", base, thread="trl#6439",
+        policy_mutant(id, "numerator_only", "Masked tokens leave the sum and stay in the count.", base,
+            thread="trl#6439",
                       default_case=case(own), value={"weights": numerator_only})  # fmt: skip
     policy_mutant(id, "masked_by_multiplying", "Times the mask: NaN stays.", base, thread="AReaL#1346, ROLL#447",
                   default_case=case(own), value={"hide": by_multiplying})  # fmt: skip
@@ -481,9 +482,10 @@ def population_gradient(impl, c, pi, ref, weigh, **fields):
 
 
 def pair_loss(lp, mask, *, f, ref_log_probs=None, of="sum", count=None, **edit):
-    """(loss, d loss / d log_probs) of a mean over pairs in plain NumPy; f(chosen, rejected) gives losses and two slopes."""
+    """(loss, d loss / d log_probs) of a mean over pairs in plain NumPy; f(chosen, rejected): losses and two slopes."""
     hide = edit.get("hide", lambda x, mask: np.where(mask, x, 0))
-    n = np.maximum(mask.sum(-1), 1) if edit.get("of_is", lambda of: of)(of) == "mean" else np.ones(mask.shape[:2], lp.dtype)
+    n = np.maximum(mask.sum(-1), 1) if edit.get("of_is", lambda of: of)(of) == "mean" else np.ones(mask.shape[:2],
+        lp.dtype)
     n = edit.get("n", lambda n, mask: n)(n, mask)
     x = hide(lp if ref_log_probs is None or "alone" in edit else lp - ref_log_probs, mask).sum(-1) / n
     losses, *slopes = f(x[:, 0], x[:, 1])
@@ -511,7 +513,8 @@ def even_pairs(T=3, same=False, ref=True, **options):
 
 def pair_mutants(id, base, case, one):
     """Bugs of any loss over pairs: their names, by the law that is to kill them. `one` has responses of one token."""
-    policy_mutant(id, "sum_and_mean_confused", "dpo-sum-mean: the mean where the sum is due, the sum where the mean is.",
+    policy_mutant(id, "sum_and_mean_confused",
+        "dpo-sum-mean: the mean where the sum is due, the sum where the mean is.",
                   base, thread="trl#789, trl#1265, torchtune#1291, Liger-Kernel#510", default_case=one,
                   value={"of_is": lambda of: "sum" if of == "mean" else "mean"})  # fmt: skip
     policy_mutant(id, "prompts_counted", "The mask is not asked for the sums.", base, default_case=case,
@@ -525,4 +528,5 @@ def pair_mutants(id, base, case, one):
     policy_mutant(id, "chosen_alone_has_a_gradient", "The rejected response is detached.", base, default_case=case,
                   slope={"slope": lambda d, mask: d * np.array([1.0, 0.0])[:, None]})  # fmt: skip
     return {"L1": ["sum_and_mean_confused", "prompts_counted", "own_count"],
-            "L2": ["slope_negated", "chosen_alone_has_a_gradient"], "L3": ["masked_by_multiplying"], "L4": ["own_count"]}  # fmt: skip
+            "L2": ["slope_negated", "chosen_alone_has_a_gradient"], "L3": ["masked_by_multiplying"],
+            "L4": ["own_count"]}  # fmt: skip

@@ -55,7 +55,8 @@ policy_mutant(ID, "slope_of_the_clipped", "The gradient flows where the clip hol
               slope={"slope": lambda own, value, r, a, clip: -r * a})  # fmt: skip
 policy_laws(
     ID, space, terms, reduction=OWN,
-    kills={"L1": [*whole, "clips_evenly", "bounds_exchanged"], "L2": ["slope_of_the_clipped"], "L3": junk, "L4": numerator,
+    kills={"L1": [*whole, "clips_evenly", "bounds_exchanged"], "L2": ["slope_of_the_clipped"], "L3": junk,
+    "L4": numerator,
            "L5": ["mean_of_means"]},
 )  # fmt: skip
 

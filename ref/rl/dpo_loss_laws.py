@@ -42,10 +42,10 @@ def terms(c):
 def base(lp, ref, mask, *, beta=0.1, of="sum", count=None, **edit):
     """(loss, gradient) in plain NumPy."""
     loss = edit.pop("loss", lambda d: np.logaddexp(0, -d))
-    D = edit.pop("D", lambda w, l, beta: beta * (w - l))
+    D = edit.pop("D", lambda w, r, beta: beta * (w - r))
 
-    def f(w, l):
-        d = D(w, l, beta)
+    def f(w, r):
+        d = D(w, r, beta)
         return loss(d), -beta * sigma(-d), beta * sigma(-d)
 
     return pair_loss(lp, mask, f=f, ref_log_probs=ref, of=of, count=count, **edit)
@@ -55,7 +55,7 @@ kills = pair_mutants(ID, base, even_pairs(same=True), even_pairs(1))
 policy_mutant(ID, "reference_ignored", "The policy's own margin.", base, value={"alone": True}, default_case=lambda: (
     (-np.ones((2, 2, 3)), -np.ones((2, 2, 3)), np.ones((2, 2, 3), bool)), {}))  # fmt: skip
 policy_mutant(ID, "beta_ignored", "-log sigma(D).", base, default_case=even_pairs(same=True),
-              value={"D": lambda w, l, beta: w - l})  # fmt: skip
+              value={"D": lambda w, r, beta: w - r})  # fmt: skip
 policy_mutant(ID, "sigmoid_for_its_logarithm", "1 - sigma(beta D): KTO's shape.", base,
               default_case=lambda: (even_pairs(same=True)()[0], {}),
               value={"loss": lambda d: sigma(-d) + math.log(2) - 0.5})  # fmt: skip
@@ -91,9 +91,10 @@ def the_optimum_is_the_gibbs_policy(impl, c, expect):
     expect(elsewhere, pull - ref * pull.sum(), slack, "gradient at ref", scale=1.0)
 
 
-@law(ID, "L7", given=space.where(of="sum"), kills=["sum_and_mean_confused"], passes_null=["zeros", "constant", "cached"])
+@law(ID, "L7", given=space.where(of="sum"), kills=["sum_and_mean_confused"],
+    passes_null=["zeros", "constant", "cached"])
 def tokens_or_their_sum(impl, c, expect):
-    "of='sum': a response of many tokens, or of one with their sum: the same loss. Sums are additive under concatenation."
+    "of='sum': a response of many tokens, or of one with their sum: the same loss. Sums add under concatenation."
     sums = [np.sum(np.where(c.mask, np.asarray(x, np.float64), 0), -1) for x in (c.log_probs, c.ref_log_probs)]
     one = token_pairs(c, *sums).replace(count=c.count)
     losses, _, sizes = terms(c)

@@ -49,13 +49,16 @@ def case(reduction=OWN, **more):
 
 whole, numerator, junk = reduction_mutants(ID, base, case, OWN)
 policy_mutant(ID, "width_for_the_constant", "The batch's padded width for the constant.", base, thread="verl#5355",
-              default_case=case(), value={"weights": lambda m, r, n, length, e: plain_weights(m, r, n, m.shape[1], e)})  # fmt: skip
-policy_mutant(ID, "clips_higher", "DAPO's .28 above.", base, default_case=case(), value={"clip": lambda eps: (eps, 0.28)})
+              default_case=case(),
+              value={"weights": lambda m, r, n, length, e: plain_weights(m, r, n, m.shape[1], e)})  # fmt: skip
+policy_mutant(ID, "clips_higher", "DAPO's .28 above.", base, default_case=case(),
+    value={"clip": lambda eps: (eps, 0.28)})
 policy_mutant(ID, "slope_of_the_clipped", "The gradient flows where the clip holds.", base, default_case=case(),
               slope={"slope": lambda own, value, r, a, clip: -r * a})  # fmt: skip
 policy_laws(
     ID, space, terms, reduction=OWN,
-    kills={"L1": [*whole, "width_for_the_constant", "clips_higher", *numerator], "L2": ["slope_of_the_clipped"], "L3": junk,
+    kills={"L1": [*whole, "width_for_the_constant", "clips_higher", *numerator], "L2": ["slope_of_the_clipped"],
+    "L3": junk,
            "L4": ["width_for_the_constant"], "L5": ["mean_of_means"]},
 )  # fmt: skip
 
@@ -65,7 +68,8 @@ def padding_changes_nothing(impl, c, expect):
     "Three more masked columns: the same loss."
     wider = {n: np.concatenate([c[n], c[n][:, :1].repeat(3, 1)], 1) for n in ("log_probs", "old_log_probs")}
     mask = np.concatenate([c.mask, np.zeros((c.B, 3), bool)], 1)
-    a = c.advantages if c.advantages.shape[1] == 1 else np.concatenate([c.advantages, c.advantages[:, :1].repeat(3, 1)], 1)
+    a = c.advantages if c.advantages.shape[1] == 1 else np.concatenate([c.advantages, c.advantages[:, :1].repeat(3, 1)],
+        1)
     sizes = total(c, terms(c), OWN)[2]
     bound = 2 * loss_bound(c, sizes, c.dtype)
     size = max(float(np.sum(sizes)), 1e-9)

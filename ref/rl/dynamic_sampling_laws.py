@@ -14,7 +14,8 @@ space = cases(
     prompts=lambda draw, c: rng(draw).permutation(np.repeat(7 * np.arange(c.P) - 3, c.G)),
     rewards=lambda draw, c: dyadics("B", 0, 1, 1 if c.binary else 4)(draw, c),
     flags={"mixed": Flag(lambda c: 0 < np.sum(kept(c)) < c.B, {"P": dims(3, 4), "G": dims(2, 3)}),
-           "all_right": Flag(lambda c: any(np.all(c.rewards[c.prompts == p] == 1) for p in c.prompts), {"G": 2, "P": dims(3, 4), "binary": True})},
+           "all_right": Flag(lambda c: any(np.all(c.rewards[c.prompts == p] == 1) for p in c.prompts),
+           {"G": 2, "P": dims(3, 4), "binary": True})},
 )  # fmt: skip
 
 
@@ -22,7 +23,8 @@ def kept(c):
     return np.array([len(set(np.asarray(c.rewards)[c.prompts == p].tolist())) > 1 for p in c.prompts])
 
 
-@law(ID, "L1", closed_form=True, given=space.reach("mixed", "all_right"), kills=["solved_kept", "unsolved_kept", "in_blocks", "the_wrong_alone"])
+@law(ID, "L1", closed_form=True, given=space.reach("mixed", "all_right"),
+    kills=["solved_kept", "unsolved_kept", "in_blocks", "the_wrong_alone"])
 def binary_groups_by_their_count(impl, c, expect):
     "A response stays exactly where its group holds two different rewards: neither all right nor all wrong."
     expect.same(impl(c), kept(c))
@@ -59,6 +61,7 @@ def _mutant(name, doc, keep, ids=lambda p: p):
 _mutant("solved_kept", "Only groups without a right answer are dropped.", lambda r: r.max() > 0)
 _mutant("unsolved_kept", "Only groups without a wrong answer are dropped.", lambda r: r.min() < r.max() or r.max() == 0)
 _mutant("the_wrong_alone", "Kept where something is wrong.", lambda r: r.min() < 1)
-_mutant("deviation_tells_equal", "Told by a deviation above 0.", lambda r: np.sqrt(np.mean((r - r.sum() / len(r)) ** 2)) > 0 or r.std() > 1e-3)
+_mutant("deviation_tells_equal", "Told by a deviation above 0.",
+    lambda r: np.sqrt(np.mean((r - r.sum() / len(r)) ** 2)) > 0 or r.std() > 1e-3)
 _mutant("in_blocks", "Groups are taken to be G neighbours.", lambda r: r.max() > r.min(),
         ids=lambda p: np.arange(len(p)) // np.unique(p, return_counts=True)[1][0])  # fmt: skip

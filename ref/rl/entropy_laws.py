@@ -12,8 +12,10 @@ from ref.spec.cases import Flag, batch, cases, choose, dims
 
 ID = "rl.entropy"
 space = cases(
-    ID, B=batch(2, 2, large=6), V=dims(1, 5, large=40), logits=dyadics("*B V", -4, 4, 8), temperature=choose(1.0, 0.5, 2.0),
-    flags={"some": Flag(lambda c: 0 not in c.B, {"B": choose((), (2,), (2, 1))}), "one_class": Flag(lambda c: c.V == 1, {"V": 1})},
+    ID, B=batch(2, 2, large=6), V=dims(1, 5, large=40), logits=dyadics("*B V", -4, 4, 8),
+    temperature=choose(1.0, 0.5, 2.0),
+    flags={"some": Flag(lambda c: 0 not in c.B, {"B": choose((), (2,), (2, 1))}),
+    "one_class": Flag(lambda c: c.V == 1, {"V": 1})},
 )  # fmt: skip
 
 
@@ -44,7 +46,8 @@ def uniform_logits_give_log_v(impl, c, expect):
     "Equal logits, however large: log V, the most that V classes have."
     for a in (0.0, 700.0, -700.0):
         now = c.replace(logits=np.full(c.logits.shape, a, c.dtype), temperature=1.0)
-        expect(impl(now), np.full(c.B, math.log(c.V)), bounds.rounding(2 * c.V + 24, 1 + math.log(c.V), c.dtype), f"at {a}",
+        expect(impl(now), np.full(c.B, math.log(c.V)), bounds.rounding(2 * c.V + 24, 1 + math.log(c.V), c.dtype),
+            f"at {a}",
                scale=1.0)  # fmt: skip
     expect.at_most(impl(c), math.log(c.V) + limit(c), "the entropy")
 
@@ -74,7 +77,8 @@ def gradient_in_closed_form(impl, c, expect):
     expect(impl.vjp(c, g)["logits"], wanted, 8 * limit(c) / c.temperature, "d logits", scale=1.0)
 
 
-@law(ID, "L5", closed_form=True, given=space.where(some=True), kills=["surprise_of_the_likeliest", "temperature_ignored"])
+@law(ID, "L5", closed_form=True, given=space.where(some=True),
+    kills=["surprise_of_the_likeliest", "temperature_ignored"])
 def expected_surprise_over_all_classes(impl, c, expect):
     "The mean of -log p over all classes, each with its probability."
     p = probabilities(c)
@@ -123,5 +127,6 @@ _mutant("sign_forgotten", "sum p log p.", uniform(1), last=lambda s, p: s)
 _mutant("in_bits", "log2.", uniform(1), last=lambda s, p: -s / np.log(2))
 _mutant("surprise_of_the_likeliest", "-log of the largest probability.", last=lambda s, p: -np.log(p.max(-1)))
 _mutant("infinite_times_zero", "p log p as written: 0 times -oo.", terms=lambda p: p * np.log(p), vjp={})
-_mutant("gradient_of_the_surprise", "-p log p: H is taken for a constant.", uniform(1), vjp={"slope": lambda p, logp, H: -p * logp})
+_mutant("gradient_of_the_surprise", "-p log p: H is taken for a constant.", uniform(1),
+    vjp={"slope": lambda p, logp, H: -p * logp})
 _mutant("gradient_without_the_temperature", "1 / temperature forgotten.", vjp={"divide": False})

@@ -1,7 +1,7 @@
 """Advantages of a group: each reward against the others of the same prompt.
 
-Source: Shao et al. 2024 (2402.03300) sec. 4.1.2, outcome supervision; Liu et al. 2025 (2503.20783) without the deviation;
-Hu et al. 2025 (2501.03262, REINFORCE++-baseline) with the batch's.
+Source: Shao et al. 2024 (2402.03300) sec. 4.1.2, outcome supervision; Liu et al. 2025 (2503.20783) without the
+deviation; Hu et al. 2025 (2501.03262, REINFORCE++-baseline) with the batch's.
 
     A_i = (r_i - mean of the group) / (s + eps)
     scale="group": s the group's standard deviation;   "batch": that of all centred rewards;   None: A_i = r_i - mean
@@ -52,8 +52,8 @@ def grpo_advantages(rewards, prompts, *, scale="group", ddof=1, eps=1e-6):
     Raises
     ------
     ValueError
-        No reward, a reward that is not finite, groups of different sizes or of fewer than two (named), an unknown scale or ddof, or
-        eps < 0.
+        No reward, a reward that is not finite, groups of different sizes or of fewer than two (named), an unknown
+        scale or ddof, or eps < 0.
     TypeError
         rewards is not float or prompts not int.
 
@@ -64,8 +64,9 @@ def grpo_advantages(rewards, prompts, *, scale="group", ddof=1, eps=1e-6):
     array([ 1.7321, -0.5774, -0.5774, -0.5774])
     """
     if scale not in SCALES or ddof not in (0, 1) or not eps >= 0:
-        raise ValueError(f"grpo_advantages: scale={scale!r}, ddof={ddof}, eps={eps}; needed scale of {SCALES}, ddof 0 or 1, "
-                         "eps >= 0")  # fmt: skip
+        raise ValueError(
+            f"grpo_advantages: scale={scale!r}, ddof={ddof}, eps={eps}; needed scale of {SCALES}, ddof 0 or 1, "
+            "eps >= 0")  # fmt: skip
     r, back = grouped("grpo_advantages", rewards, prompts)
     xp = namespace(rewards)
     G = r.shape[1]
@@ -84,12 +85,14 @@ def grouped(function, rewards, prompts):
     B = bind(function, SIGNATURE, rewards=rewards, prompts=prompts)["B"]
     xp = namespace(rewards, prompts)
     if B == 0 or not bool(xp.all(xp.isfinite(rewards))):
-        raise ValueError(f"{function}: {B} rewards, {'none' if B == 0 else 'one of them not finite'}; needed finite rewards")
+        raise ValueError(
+            f"{function}: {B} rewards, {'none' if B == 0 else 'one of them not finite'}; needed finite rewards")
     ids, counts = xp.unique_counts(prompts)
     G = int(xp.max(counts))
     if G < 2 or int(xp.min(counts)) != G:
         at = int(xp.argmin(counts))
-        raise ValueError(f"{function}: prompt {int(ids[at])} has {int(counts[at])} rewards, another has {G}; needed groups of "
-                         "one size, at least 2")  # fmt: skip
+        raise ValueError(
+            f"{function}: prompt {int(ids[at])} has {int(counts[at])} rewards, another has {G}; needed groups of "
+            "one size, at least 2")  # fmt: skip
     order = xp.argsort(prompts, stable=True)
     return xp.reshape(xp.take(rewards, order, axis=0), (-1, G)), xp.argsort(order, stable=True)

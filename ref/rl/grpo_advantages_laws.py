@@ -21,10 +21,12 @@ def _prompts(draw, c):
 
 space = cases(
     ID, P=dims(1, 3, large=6), G=dims(2, 4, large=16), B=lambda draw, c: c.P * c.G, prompts=_prompts,
-    scale=choose("group", "batch", None), ddof=choose(1, 0), eps=choose(1e-6, 1e-4, 0.25), rewards=dyadics("B", -2, 2, 4),
+    scale=choose("group", "batch", None), ddof=choose(1, 0), eps=choose(1e-6, 1e-4, 0.25),
+    rewards=dyadics("B", -2, 2, 4),
     flags={
         "several": Flag(lambda c: c.P > 1 and not np.array_equal(c.prompts, np.sort(c.prompts)), {"P": dims(2, 3)}),
-        "equal_group": Flag(lambda c: any(np.ptp(g) == 0 for g in groups(c)), {"G": dims(2, 2), "rewards": dyadics("B", 0, 1, 1)}),
+        "equal_group": Flag(lambda c: any(np.ptp(g) == 0 for g in groups(c)),
+        {"G": dims(2, 2), "rewards": dyadics("B", 0, 1, 1)}),
         "spread": Flag(lambda c: all(np.ptp(g) > 0 for g in groups(c))),
     },
 )  # fmt: skip
@@ -50,14 +52,16 @@ def definition(c):
 
 
 @law(ID, "L1", closed_form=True, given=space.reach("several", "equal_group"),
-     kills=["other_ddof", "eps_under_the_root", "batch_mean", "batch_for_group", "not_scaled", "in_blocks", "scaled_always"])  # fmt: skip
+     kills=["other_ddof", "eps_under_the_root", "batch_mean", "batch_for_group", "not_scaled", "in_blocks",
+     "scaled_always"])  # fmt: skip
 def value_is_the_definition(impl, c, expect):
     "r less its group's mean over the group's or the batch's deviation plus eps, group by group."
     wanted, slack = definition(c)
     expect(impl(c), wanted, slack, scale=max(1.0, float(np.max(np.abs(wanted)))))
 
 
-@law(ID, "L2", closed_form=True, given=space.where(P=1, ddof=0, scale="group", eps=0.0), kills=["other_ddof", "not_scaled"])
+@law(ID, "L2", closed_form=True, given=space.where(P=1, ddof=0, scale="group", eps=0.0),
+    kills=["other_ddof", "not_scaled"])
 def binary_rewards_in_closed_form(impl, c, expect):
     "k of G right, ddof 0, eps 0: sqrt((G - k) / k) for the right, -sqrt(k / (G - k)) for the wrong."
     for k in range(1, c.G):
@@ -66,7 +70,8 @@ def binary_rewards_in_closed_form(impl, c, expect):
         expect(impl(c.replace(rewards=r)), wanted, bounds.rounding(4 * c.G + 16, wanted, c.dtype), f"{k} of {c.G}")
 
 
-@law(ID, "L3", closed_form=True, given=space.where(eps=choose(0.0, 1e-6), G=dims(3, 4)), kills=["deviation_tells_equal"],
+@law(ID, "L3", closed_form=True, given=space.where(eps=choose(0.0, 1e-6), G=dims(3, 4)),
+    kills=["deviation_tells_equal"],
      passes_null=["zeros"])  # fmt: skip
 def equal_rewards_give_exactly_zero(impl, c, expect):
     "[.1] * G and the like: 0 in every bit, though the computed deviation of three .1 is not 0, and eps may be."
@@ -74,7 +79,8 @@ def equal_rewards_give_exactly_zero(impl, c, expect):
         expect.same(impl(c.replace(rewards=np.full(c.B, r, c.dtype))), np.zeros(c.B), f"rewards {r}")
 
 
-@law(ID, "L4", closed_form=True, given=space.where(spread=True, scale="group", eps=0.0), kills=["not_scaled", "batch_mean"],
+@law(ID, "L4", closed_form=True, given=space.where(spread=True, scale="group", eps=0.0),
+    kills=["not_scaled", "batch_mean"],
      passes_null=["zeros"])  # fmt: skip
 def affine_invariance(impl, c, expect):
     "eps 0: a r + b, a > 0, gives the same advantages; each group's add up to 0."
@@ -106,7 +112,8 @@ def bandit(c):
 def expected_gradient(impl, c, pi, r, G):
     """E of (1 / G) sum A_i grad_z log pi(y_i), over all K^G groups; every group a prompt of one batch."""
     at = np.array(list(itertools.product(range(len(pi)), repeat=G)))
-    now = c.replace(rewards=r[at].reshape(-1).astype(c.dtype), prompts=np.repeat(np.arange(len(at)), G), B=at.size, P=len(at), G=G)
+    now = c.replace(rewards=r[at].reshape(-1).astype(c.dtype), prompts=np.repeat(np.arange(len(at)), G), B=at.size,
+        P=len(at), G=G)
     a = np.asarray(impl(now), np.float64).reshape(at.shape)
     return np.einsum("g,gi,gik->k", np.prod(pi[at], -1), a, np.eye(len(pi))[at] - pi) / G
 
@@ -117,7 +124,8 @@ def expected_gradient_without_a_scale(impl, c, expect):
     pi, r = bandit(c)
     true = pi * (r - pi @ r)
     for G in (2, 3):
-        expect(expected_gradient(impl, c, pi, r, G), (G - 1) / G * true, bounds.rounding(256, 8.0, c.dtype), f"G = {G}", scale=1.0)
+        expect(expected_gradient(impl, c, pi, r, G), (G - 1) / G * true, bounds.rounding(256, 8.0, c.dtype), f"G = {G}",
+            scale=1.0)
 
 
 @law(ID, "L7", closed_form=True, given=space.where(scale="group", eps=1e-6, ddof=0), kills=["not_scaled"])

@@ -8,9 +8,10 @@ Notation
     R responses of all groups together, n_i kept tokens of each; A from `grpo_advantages`.
 
 Conventions
-    C1  The reduction is seq-mean-token-mean, the paper's. Libraries that say GRPO differ: TRL's loss_type="grpo" is this
-        one a micro-batch, "bnpo" the token-mean of a micro-batch, "dapo" that of the batch, "dr_grpo" the constant;
-        verl's default is the token-mean. Each has its name in `reduce` (trl #2881, #2995, #3178; verl #593, #5355).
+    C1  The reduction is seq-mean-token-mean, the paper's. Libraries that say GRPO differ: TRL's loss_type="grpo" is
+        this one a micro-batch, "bnpo" the token-mean of a micro-batch, "dapo" that of the batch, "dr_grpo" the
+        constant; verl's default is the token-mean. Each has its name in `reduce` (trl #2881, #2995, #3178; verl
+        #593, #5355).
     C2  k3 is differentiated as it stands: its expected gradient is that of KL(ref | pi), the forward direction. Say
         kl="k2" for the reverse one, or kl_weighted=True for rho k3 (see `kl_estimator`).
     C3  beta = 0 needs no ref_log_probs.
@@ -76,9 +77,10 @@ def grpo_loss(
     """
     check_policy("grpo_loss", log_probs, old_log_probs, advantages, mask, eps, eps)
     if not beta >= 0 or (beta and ref_log_probs is None):
-        raise ValueError(f"grpo_loss: beta={beta}, ref_log_probs "
-                         f"{'missing' if ref_log_probs is None else 'given'}; needed beta >= 0, and both or neither")  # fmt: skip
-    weights = row_weights("grpo_loss", mask, log_probs.dtype, reduction=reduction, count=count, length=length, empty=empty)
+        state = "missing" if ref_log_probs is None else "given"
+        raise ValueError(f"grpo_loss: beta={beta}, ref_log_probs {state}; needed beta >= 0, and both or neither")
+    weights = row_weights("grpo_loss", mask, log_probs.dtype, reduction=reduction, count=count, length=length,
+        empty=empty)
     loss = clipped_surrogate(log_probs, old_log_probs, advantages, mask, weights, eps_low=eps, eps_high=eps)
     if not beta:
         return loss

@@ -56,7 +56,8 @@ space = policy_cases(
 # Mutants ---------------------------------------------------------------------------------------------
 
 
-def base(lp, old, a, mask, *, ref_log_probs=None, beta=0.0, eps=0.2, kl="k3", kl_weighted=False, reduction=OWN, **options):
+def base(lp, old, a, mask, *, ref_log_probs=None, beta=0.0, eps=0.2, kl="k3", kl_weighted=False, reduction=OWN,
+    **options):
     """(loss, gradient) in plain NumPy. Edits besides those of `clip_loss`: kl_slope, kl_value."""
     kl_value, kl_slope = options.pop("kl_value", lambda v, x: v), options.pop("kl_slope", lambda s, x: s)
     low_high = options.pop("clip", lambda eps: (eps, eps))(eps)
@@ -103,7 +104,8 @@ _mutant("slope_of_the_clipped", "The gradient flows where the clip holds.",
 policy_laws(
     ID, space, terms, junk=("log_probs", "old_log_probs"),
     kills={"L1": [*whole, "beta_times_minus_k1", "kl_subtracted", "clips_higher"],
-           "L2": ["slope_of_the_clipped", "reverse_gradient_called_k3"], "L3": junk, "L4": numerator, "L5": ["mean_of_means"]},
+           "L2": ["slope_of_the_clipped", "reverse_gradient_called_k3"], "L3": junk, "L4": numerator,
+           "L5": ["mean_of_means"]},
 )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def on_policy_and_centred_it_is_zero(impl, c, expect):
 @law(ID, "L7", closed_form=True, given=space.where(with_kl=True, kl_weighted=False),
      kills=["beta_times_minus_k1", "kl_subtracted"])  # fmt: skip
 def beta_weighs_the_kl(impl, c, expect):
-    "The loss less the loss without the term is beta times the reduced estimates: 0 at the reference, else positive for k3."
+    "The loss less that without the term is beta times the reduced estimates: 0 at the reference, else positive for k3."
     w = weights(c)[:, None] * np.asarray(c.mask)
     sizes = total(c, terms(c))[2]
     slack = bounds.rounding(2 * c.mask.size + 128, np.sum(sizes), c.dtype)

@@ -7,8 +7,8 @@ Source: Zheng et al. 2025 (2507.18071) Eq. 5-7; GSPO-token Eq. 13-14.
     GSPO-token, for advantages of tokens: s_it = sg(s_i) pi_t / sg(pi_t), averaged over a response's tokens
 
 Conventions
-    C1  The gradient of s_i by each of its tokens is s_i / n_i; GSPO-token has the same value and, where a response has one
-        A, the same gradient. So one formula serves both.
+    C1  The gradient of s_i by each of its tokens is s_i / n_i; GSPO-token has the same value and, where a response has
+        one A, the same gradient. So one formula serves both.
     C2  eps 3e-4 and 4e-4 (the paper's): s lies much nearer to 1 than a token's ratio.
     C3  The reduction is seq-mean-token-mean: each response weighs the same.
 

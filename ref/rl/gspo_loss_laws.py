@@ -76,7 +76,8 @@ _mutant("slope_of_the_clipped", "The gradient flows where the clip holds.",
         slope={"slope": lambda own, value, r, a, clip: -r * a})  # fmt: skip
 policy_laws(
     ID, space, terms, reduction=OWN,
-    kills={"L1": [*whole, "token_ratios", "not_length_normalised"], "L2": ["slope_over_n_again", "slope_of_the_clipped"],
+    kills={"L1": [*whole, "token_ratios", "not_length_normalised"],
+    "L2": ["slope_over_n_again", "slope_of_the_clipped"],
            "L3": junk, "L4": [*numerator, "mean_over_the_width"], "L5": ["mean_of_means"]},
 )  # fmt: skip
 
@@ -99,4 +100,5 @@ def a_response_is_clipped_as_one(impl, c, expect):
             s = math.exp(shift)
             wanted = np.broadcast_to(w * (0.0 if a > 0 and shift else -a * s), mask.shape)
             found = impl.vjp(now, np.array(1.0, c.dtype))["log_probs"]
-            expect(found, wanted, bounds.rounding(64 + 8 * c.T, np.abs(wanted), c.dtype), f"A = {a}, s = {s}", scale=1.0)
+            expect(found, wanted, bounds.rounding(64 + 8 * c.T, np.abs(wanted), c.dtype), f"A = {a}, s = {s}",
+                scale=1.0)

@@ -1,7 +1,7 @@
 """Importance ratios of tokens or of whole responses, in log space.
 
-Source: Schulman et al. 2017 (1707.06347) sec. 3, the token's; Zheng et al. 2025 (2507.18071, GSPO) Eq. 7, the response's
-with its length normalised.
+Source: Schulman et al. 2017 (1707.06347) sec. 3, the token's; Zheng et al. 2025 (2507.18071, GSPO) Eq. 7, the
+response's with its length normalised.
 
     token      rho_t = pi(y_t | .) / pi_old(y_t | .)                        of each token
     sequence   s = (pi(y) / pi_old(y))^(1 / n) = exp(mean_t log rho_t)      of each response, n kept tokens
@@ -13,7 +13,7 @@ Notation
 Conventions
     C1  A masked slot has no ratio: 0, whatever stands there (NaN too), and gradient 0.
     C2  pi_old is data: no gradient flows to it.
-    C3  The product is unbiased and of a variance that grows with the length; the sequence ratio of GSPO is its n-th root.
+    C3  The product is unbiased and of a variance that grows with the length; that of GSPO is its n-th root.
 
 Laws
     L1 ratios_by_their_definition           L2 token_ratios_multiply_to_the_product

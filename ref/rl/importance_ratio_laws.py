@@ -50,7 +50,8 @@ def limit(c, ratios):
 
 
 @law(ID, "L1", closed_form=True, given=space.reach("some", "masked"),
-     kills=["inverted", "not_normalised_by_length", "mean_over_the_width", "mean_of_the_ratios", "one_where_masked"])  # fmt: skip
+     kills=["inverted", "not_normalised_by_length", "mean_over_the_width", "mean_of_the_ratios",
+     "one_where_masked"])  # fmt: skip
 def ratios_by_their_definition(impl, c, expect):
     "rho_t, their product, or its n-th root, by powers of quotients; 0, exactly, where masked."
     wanted = definition(c)
@@ -165,4 +166,5 @@ _mutant("masked_by_multiplying", "The gap times the mask: NaN stays.", hide=lamb
         vjp=lambda g, *a, level: _vjp(g, *a, level=level, hide=np.multiply))  # fmt: skip
 _mutant("gradient_is_one", "d rho = d log pi: right at ratio 1.", one_token(same=True),
         vjp=lambda g, *a, level: _vjp(g, *a, level=level, token=lambda g, r: g))  # fmt: skip
-_mutant("gradient_of_the_product", "1 / n forgotten.", vjp=lambda g, *a, level: _vjp(g, *a, level=level, by_length=False))
+_mutant("gradient_of_the_product", "1 / n forgotten.",
+    vjp=lambda g, *a, level: _vjp(g, *a, level=level, by_length=False))

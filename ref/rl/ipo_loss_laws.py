@@ -40,8 +40,8 @@ def base(lp, ref, mask, *, tau=0.1, of="sum", count=None, **edit):
     target = edit.pop("target", lambda tau: 1 / (2 * tau))(tau)
     scale = edit.pop("scale", 1.0)
 
-    def f(w, l):
-        off = scale * (w - l) - target
+    def f(w, r):
+        off = scale * (w - r) - target
         return off**2, 2 * off, -2 * off
 
     return pair_loss(lp, mask, f=f, ref_log_probs=ref, of=of, count=count, **edit)

@@ -12,8 +12,8 @@ Notation
     log pi, log pi_i -> log_probs, old_log_probs[B T]; rewards[B] and prompts[B], groups by equal ids.
 
 Conventions
-    C1  dL is -1 / (2 tau) times d surrogate when b = tau log Z. With b = mean r the gradient's zero is not pi* off policy:
-        from samples of pi_i the fixed point differs (L7 measures by how much).
+    C1  dL is -1 / (2 tau) times d surrogate when b = tau log Z. With b = mean r the gradient's zero is not pi* off
+        policy: from samples of pi_i the fixed point differs (L7 measures by how much).
     C2  log pi(y) is the sum over the response's tokens.
     C3  r and b are data.
 

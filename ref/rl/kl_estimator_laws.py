@@ -12,7 +12,8 @@ from ref.spec.cases import Flag, batch, cases, choose, none_or
 
 ID = "rl.kl_estimator"
 space = cases(
-    ID, B=batch(2, 3, large=30), kind=choose("k1", "k2", "k3", "abs"), gradient=none_or("k2"), weighted=choose(False, True),
+    ID, B=batch(2, 3, large=30), kind=choose("k1", "k2", "k3", "abs"), gradient=none_or("k2"),
+    weighted=choose(False, True),
     log_probs=dyadics("*B", -4, 0), ref_log_probs=dyadics("*B", -4, 0), clamp=none_or(1.0), clamp_value=none_or(0.75),
     old_log_probs=lambda draw, c: dyadics("*B", -4, 0)(draw, c) if c.weighted else None,
     unset={"old_log_probs": {"weighted": False, "old_log_probs": None}},
@@ -90,8 +91,10 @@ def expected_value_over_all_outcomes(impl, c, expect):
     expect(found, np.array(wanted), bounds.rounding(64, 4.0, c.dtype), "E k", scale=1.0)
 
 
-@law(ID, "L3", closed_form=True, needs=("vjp",), given=space.where(some=True, plain=True, kind=choose("k1", "k2", "k3")),
-     kills=["k3_gradient_called_reverse", "k1_gradient_of_the_kl", "gradient_of_the_kind", "weight_has_no_gradient"])  # fmt: skip
+@law(ID, "L3", closed_form=True, needs=("vjp",),
+    given=space.where(some=True, plain=True, kind=choose("k1", "k2", "k3")),
+     kills=["k3_gradient_called_reverse", "k1_gradient_of_the_kl", "gradient_of_the_kind",
+     "weight_has_no_gradient"])  # fmt: skip
 def expected_gradient_over_all_outcomes(impl, c, expect):
     """pi = softmax(z), all outcomes: E grad_z is 0 for k1, grad KL(pi | ref) for k2 (and gradient="k2", and any
     kind but k2 weighed by rho), grad KL(ref | pi) for k3."""
@@ -119,7 +122,8 @@ def gradient_is_the_definition(impl, c, expect):
     expect(impl.vjp(c, g)["log_probs"], g * slope, bounds.rounding(64, size, c.dtype), "d log pi", scale=1.0)
 
 
-@law(ID, "L5", closed_form=True, given=space.where(some=True, plain=True, kind="k3", weighted=False, old_log_probs=None),
+@law(ID, "L5", closed_form=True,
+    given=space.where(some=True, plain=True, kind="k3", weighted=False, old_log_probs=None),
      kills=["k3_cancels", "k3_of_the_inverse"])  # fmt: skip
 def k3_is_the_bregman_distance(impl, c, expect):
     "k3 >= 0, 0 at u = 1, and x^2 / 2 + x^3 / 6 + .. for small x = log u to the last digits: no 1 - 1 is formed."
@@ -133,7 +137,8 @@ def k3_is_the_bregman_distance(impl, c, expect):
     expect.at_most(-impl(c), np.zeros(c.log_probs.shape), "-k3")
 
 
-@law(ID, "L6", closed_form=True, given=space.where(some=True, clamp=1.0, gradient=None, weighted=False, old_log_probs=None,
+@law(ID, "L6", closed_form=True,
+    given=space.where(some=True, clamp=1.0, gradient=None, weighted=False, old_log_probs=None,
                                                    clamp_value=None), kills=["clamp_ignored"])  # fmt: skip
 def clamped_far_away(impl, c, expect):
     "|log u| far above the bound: the estimate of the bound itself, finite however far."
@@ -193,8 +198,10 @@ _mutant("log_u_negated", "log pi - log ref where log u was meant.", x=lambda lp,
 _mutant("halves_nothing", "k2 without the half.", same_policy("k2"), kinds={"k2": lambda x: x * x})
 _mutant("k3_of_the_inverse", "u = pi / ref: the k3 of samples from ref.", same_policy("k3"),
         kinds={"k3": lambda x: np.exp(-x) - 1 + x})  # fmt: skip
-_mutant("k3_cancels", "exp(x) - 1 - x as written: in float32 nothing is left of x^2 / 2 for small x.", same_policy("k3"),
-        kinds={"k3": lambda x: (np.exp(x.astype(np.float16 if x.dtype == np.float32 else np.float32)) - 1 - x)})  # fmt: skip
+_mutant("k3_cancels", "exp(x) - 1 - x as written: in float32 nothing is left of x^2 / 2 for small x.",
+    same_policy("k3"),
+        kinds={"k3": lambda x: (np.exp(x.astype(np.float16 if x.dtype == np.float32 else np.float32)) - 1
+        - x)})  # fmt: skip
 _mutant("weight_ignored", "old_log_probs accepted and dropped.", alone=True)
 _mutant("clamp_ignored", "The bounds accepted and dropped.", free=True)
 _mutant("k1_gradient_of_the_kl", "The gradient that the user hoped for, k2's, under the name k1.",
@@ -202,5 +209,6 @@ _mutant("k1_gradient_of_the_kl", "The gradient that the user hoped for, k2's, un
 _mutant("k3_gradient_called_reverse", "The gradient of KL(pi | ref) under the name k3.", same_policy("k3"),
         vjp={"slopes": {"k3": lambda x: -x}}, thread="trl#3025")  # fmt: skip
 _mutant("gradient_of_the_kind", "gradient='k2' accepted and dropped.", vjp={"named": False}, thread="NeMo-RL#2506")
-_mutant("weight_has_no_gradient", "rho detached: E grad (rho k1) is 0 again.", vjp={"alone": True}, thread="NeMo-RL#2506")
+_mutant("weight_has_no_gradient", "rho detached: E grad (rho k1) is 0 again.", vjp={"alone": True},
+    thread="NeMo-RL#2506")
 _mutant("clamp_lets_gradients_through", "The bounds bound the value alone.", vjp={"open": True})

@@ -1,7 +1,7 @@
 """The KL term of a policy loss: an estimator's values, weighed by rows and added.
 
-Source: Shao et al. 2024 (2402.03300) Eq. 3-4, where k3 enters the loss; which gradient each estimator has in expectation
-stands with `kl_estimator`.
+Source: Shao et al. 2024 (2402.03300) Eq. 3-4, where k3 enters the loss; which gradient each estimator has in
+expectation stands with `kl_estimator`.
 
     L = sum_i w_i sum_{t kept} k(log_probs_it, ref_log_probs_it)
 
@@ -30,7 +30,8 @@ SIGNATURE = "log_probs[B T], ref_log_probs[B T], mask:bool[B T], weights[B]"
 @spec("rl.kl_loss", f"{SIGNATURE} -> []", grads=("log_probs",))
 @fusable("rl.kl_loss", tensors=("log_probs",))
 def kl_loss(
-    log_probs, ref_log_probs, mask, weights, *, kind="k3", gradient=None, old_log_probs=None, clamp=None, clamp_value=None
+    log_probs, ref_log_probs, mask, weights, *, kind="k3", gradient=None, old_log_probs=None, clamp=None,
+    clamp_value=None
 ):  # fmt: skip
     """Weighted sum of KL estimates over the kept tokens.
 

@@ -44,7 +44,8 @@ space = cases(
     old_log_probs=lambda draw, c: dyadics("B T", -3, 0)(draw, c) if c.weighted else None,
     unset={"old_log_probs": {"weighted": False, "old_log_probs": None}},
     flags={**{k: v for k, v in batch_flags().items() if k != "empty_row"},
-           "far": Flag(lambda c: bool(np.any(np.abs(np.where(c.mask, np.asarray(c.log_probs) - c.ref_log_probs, 0)) > 2)),
+           "far": Flag(lambda c: bool(np.any(np.abs(np.where(c.mask, np.asarray(c.log_probs) - c.ref_log_probs, 0))
+           > 2)),
                        {"B": dims(2, 3), "T": dims(3, 5)})},
 ).where(clamp_value=None)  # fmt: skip
 policy_laws(

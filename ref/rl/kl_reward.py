@@ -1,7 +1,7 @@
 """Rewards of tokens: the score on the last one, and a KL penalty on each.
 
-Source: Stiennon et al. 2020 (2009.01325) sec. 3.4; Ouyang et al. 2022 (2203.02155) Eq. 2; a token at a time as in the code
-of Ziegler et al. 2019 (1909.08593).
+Source: Stiennon et al. 2020 (2009.01325) sec. 3.4; Ouyang et al. 2022 (2203.02155) Eq. 2; a token at a time as in the
+code of Ziegler et al. 2019 (1909.08593).
 
     r_t = -beta (log pi_old(y_t) - log ref(y_t)) + score [t is the last kept token]
     sum_t r_t = score - beta log(pi_old(y) / ref(y)),   E of it = E score - beta KL(pi_old | ref)

@@ -12,7 +12,8 @@ from ref.spec.cases import Flag, cases, choose, dims
 
 ID = "rl.kl_reward"
 space = cases(
-    ID, B=dims(1, 3, large=6), T=dims(1, 5, large=40), beta=choose(0.125, 0.0, 2.0), kind=choose("k1", "k3", "k2", "abs"),
+    ID, B=dims(1, 3, large=6), T=dims(1, 5, large=40), beta=choose(0.125, 0.0, 2.0),
+    kind=choose("k1", "k3", "k2", "abs"),
     mask=filled_mask, scores=dyadics("B", -2, 2, 4), log_probs=log_probs, ref_log_probs=log_probs,
     flags={
         "masked": Flag(lambda c: not np.all(c.mask), {"T": dims(2, 5)}),
@@ -36,7 +37,8 @@ def limit(c):
 
 
 @law(ID, "L1", closed_form=True, given=space.reach("masked", "padded", "penalised"),
-     kills=["score_at_the_last_column", "score_on_every_token", "penalty_added", "always_k1", "beta_ignored", "score_on_the_first"])  # fmt: skip
+     kills=["score_at_the_last_column", "score_on_every_token", "penalty_added", "always_k1", "beta_ignored",
+     "score_on_the_first"])  # fmt: skip
 def value_is_the_definition(impl, c, expect):
     "-beta k on each kept token, the score on the last kept one besides, 0 elsewhere."
     wanted = -penalties(c)
@@ -55,7 +57,8 @@ def rewards_telescope(impl, c, expect):
     expect(found, np.asarray(c.scores, np.float64) - c.beta * gap, c.T * limit(c), scale=1.0)
 
 
-@law(ID, "L3", given=space.where(masked=True), kills=["masked_by_multiplying"], passes_null=["zeros", "constant", "identity"])
+@law(ID, "L3", given=space.where(masked=True), kills=["masked_by_multiplying"],
+    passes_null=["zeros", "constant", "identity"])
 def masked_junk_is_invisible(impl, c, expect):
     "NaN, inf or 1e30 in masked slots changes no bit."
     expect.same(impl(with_junk(c, "log_probs", "ref_log_probs")), impl(c))
@@ -119,7 +122,8 @@ def _mutant(name, doc, thread=None, case=None, **edit):
 
 _mutant("score_at_the_last_column", "Reward on a padded token: the last column's, masked away in every padded row.",
         last=lambda m: np.full(len(m), m.shape[1] - 1))  # fmt: skip
-_mutant("score_on_every_token", "The score on each token.", at=lambda last, T: np.ones((len(last), T), bool), case=lambda: (
+_mutant("score_on_every_token", "The score on each token.", at=lambda last, T: np.ones((len(last), T), bool),
+    case=lambda: (
     (np.array([1.0]), -np.ones((1, 1)), -np.ones((1, 1)), np.ones((1, 1), bool)), {"beta": 0.5}))  # fmt: skip
 _mutant("score_on_the_first", "The score on the first kept token.", last=lambda m: np.argmax(m, axis=1), case=lambda: (
     (np.array([1.0]), -np.ones((1, 1)), -np.ones((1, 1)), np.ones((1, 1), bool)), {"beta": 0.5}))  # fmt: skip

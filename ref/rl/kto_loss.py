@@ -85,8 +85,9 @@ def kto_loss(
     if any(given) != all(given) or any(given) == (z0 is not None):
         raise ValueError("kto_loss: needed z0, or mismatched, ref_mismatched and mismatched_mask")
     if not (beta > 0 and lambda_d >= 0 and lambda_u >= 0 and (z0 is None or z0 >= 0)):
-        raise ValueError(f"kto_loss: beta={beta}, lambda_d={lambda_d}, lambda_u={lambda_u}, z0={z0}; needed beta > 0 and "
-                         "the others >= 0")  # fmt: skip
+        raise ValueError(
+            f"kto_loss: beta={beta}, lambda_d={lambda_d}, lambda_u={lambda_u}, z0={z0}; needed beta > 0 and "
+            "the others >= 0")  # fmt: skip
     xp = namespace(log_probs, ref_log_probs, mask, desirable)
     if z0 is None:
         z0 = reference_point(data(mismatched), data(ref_mismatched), mismatched_mask)

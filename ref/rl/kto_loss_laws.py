@@ -35,8 +35,10 @@ def _other(kind):
 
 
 space = cases(
-    ID, B=dims(1, 4, large=8), T=dims(1, 4, large=30), M=dims(1, 3), S=dims(1, 3), beta=choose(0.5, 0.125), count=none_or(2, 7),
-    lambda_d=choose(1.0, 1.5), lambda_u=choose(1.0, 0.5), z0=none_or(0.75, 0.0), mask=filled_mask, desirable=bools("B", 0.5),
+    ID, B=dims(1, 4, large=8), T=dims(1, 4, large=30), M=dims(1, 3), S=dims(1, 3), beta=choose(0.5, 0.125),
+    count=none_or(2, 7),
+    lambda_d=choose(1.0, 1.5), lambda_u=choose(1.0, 0.5), z0=none_or(0.75, 0.0), mask=filled_mask,
+    desirable=bools("B", 0.5),
     log_probs=dyadics("B T", -2, 0), ref_log_probs=dyadics("B T", -2, 0), mismatched=_other("lp"),
     ref_mismatched=_other("ref"), mismatched_mask=_other("mask"),
     flags={
@@ -125,7 +127,8 @@ def half_at_the_reference(impl, c, expect):
     expect(impl(now), np.array(wanted), bounds.rounding(c.B + 16, wanted, c.dtype))
 
 
-@law(ID, "L6", given=space.where(estimated=True).reach("positive", "negative"), kills=["z0_not_clipped", "z0_of_the_matched"],
+@law(ID, "L6", given=space.where(estimated=True).reach("positive", "negative"),
+    kills=["z0_not_clipped", "z0_of_the_matched"],
      passes_null=["zeros", "constant", "cached", "identity"])  # fmt: skip
 def z0_is_the_clipped_mean_of_the_mismatched(impl, c, expect):
     "z0 estimated, or the same number given: the same loss. What is masked in the mismatched pairs is invisible."
@@ -178,9 +181,11 @@ _mutant("labels_exchanged", "Desirable responses are pushed down.", value={"labe
 _mutant("lambdas_exchanged", "lambda_U for the desirable.", value={"lambdas": lambda d, u: (u, d)})
 _mutant("z0_ignored", "z0 = 0.", value={"last_z": lambda z: 0.0})
 _mutant("z0_not_clipped", "A negative estimate stays.", value={"z": lambda mean, D: mean})
-_mutant("z0_of_the_matched", "The mean over the batch's own responses.", value={"z": lambda mean, D: max(0.0, D.mean())})
+_mutant("z0_of_the_matched", "The mean over the batch's own responses.",
+    value={"z": lambda mean, D: max(0.0, D.mean())})
 _mutant("mean_for_the_sum", "The average log-ratio.", value={"D": lambda total, n: total / n}, thread="trl#1265")
-_mutant("own_count", "The micro-batch's own number of responses.", value={"count_of": lambda count, B: B}, thread="transformers#34191")
+_mutant("own_count", "The micro-batch's own number of responses.", value={"count_of": lambda count, B: B},
+    thread="transformers#34191")
 _mutant("log_sigmoid", "-log sigma: DPO's shape.", lambda: (at_reference()()[0], {"z0": 0.0}),
         value={"loss": lambda p: 0.5 - np.log(2) - np.log(p)})  # fmt: skip
 _mutant("masked_by_multiplying", "Times the mask: NaN stays.", value={"hide": by_multiplying})

@@ -17,13 +17,15 @@ space = cases(
     flags={
         "several": Flag(lambda c: len(set(c.prompts.tolist())) > 1, {"B": dims(4, 6)}),
         "mixed": Flag(lambda c: np.any(c.correct) and not np.all(c.correct), {"B": dims(4, 6)}),
-        "flat": Flag(lambda c: c.B > 1 and len(set(c.lengths.tolist())) == 1, {"lengths": lambda draw, c: np.full(c.B, 3), "B": dims(2, 6)}),
+        "flat": Flag(lambda c: c.B > 1 and len(set(c.lengths.tolist())) == 1,
+        {"lengths": lambda draw, c: np.full(c.B, 3), "B": dims(2, 6)}),
     },
 )  # fmt: skip
 
 
 @law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.reach("several", "mixed", "flat"),
-     kills=["wrong_paid_for_brevity", "over_the_batch", "over_the_longest", "flat_is_half", "wrong_get_the_least"])  # fmt: skip
+     kills=["wrong_paid_for_brevity", "over_the_batch", "over_the_longest", "flat_is_half",
+     "wrong_get_the_least"])  # fmt: skip
 def value_in_fractions(impl, c, expect):
     "1/2 - (len - min) / (max - min) among a prompt's responses; min(0, .) for the wrong; 0 for all if max = min."
     wanted = []
@@ -34,7 +36,8 @@ def value_in_fractions(impl, c, expect):
     expect(impl(c), np.array(wanted, np.float64), bounds.rounding(4, 1.0, "float64"), scale=1.0)
 
 
-@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.where(several=True), kills=["wrong_paid_for_brevity", "flat_is_half"],
+@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.where(several=True),
+    kills=["wrong_paid_for_brevity", "flat_is_half"],
      passes_null=["zeros"])  # fmt: skip
 def shortest_and_longest(impl, c, expect):
     "Within [-1/2, 1/2]; a wrong response never above 0; the longest of a prompt (of several lengths) has -1/2."
@@ -45,7 +48,8 @@ def shortest_and_longest(impl, c, expect):
     expect.same(flat, np.zeros(c.B), "equal lengths")
 
 
-@law(ID, "L3", dtypes=WHOLE, given=space.where(several=True), kills=["in_order_of_arrival"], passes_null=["zeros", "constant", "identity"])
+@law(ID, "L3", dtypes=WHOLE, given=space.where(several=True), kills=["in_order_of_arrival"],
+    passes_null=["zeros", "constant", "identity"])
 def the_order_of_the_batch_is_free(impl, c, expect):
     "The batch turned round: each response keeps its reward."
     back = c.replace(**{n: c[n][::-1].copy() for n in ("lengths", "correct", "prompts")})
@@ -65,7 +69,8 @@ def plain(lengths, correct, prompts, **edit):
     ids = edit.get("ids", lambda p: p)(prompts)
     for i, n in enumerate(lengths):
         own = lengths[ids == ids[i]]
-        low, high = (own.min(), own.max()) if not edit.get("so_far") else (lengths[: i + 1][ids[: i + 1] == ids[i]].min(), own.max())
+        low, high = (own.min(),
+            own.max()) if not edit.get("so_far") else (lengths[: i + 1][ids[: i + 1] == ids[i]].min(), own.max())
         low = 0 if edit.get("from_zero") else low
         value = edit.get("flat", 0.0) if high == low else 0.5 - (n - low) / (high - low)
         out[i] = value if correct[i] else edit.get("wrong", lambda v: min(0, v))(value)
@@ -83,6 +88,7 @@ def _mutant(name, doc, case=None, thread=None, **edit):
 _mutant("wrong_paid_for_brevity", "A short wrong answer gains.", wrong=lambda v: v)
 _mutant("wrong_get_the_least", "-1/2 for every wrong answer.", wrong=lambda v: -0.5)
 _mutant("over_the_batch", "min and max over all prompts.", ids=np.zeros_like)
-_mutant("over_the_longest", "len / max.", lambda: ((np.array([0, 20]), np.array([True, True]), np.zeros(2, int)), {}), from_zero=True)
+_mutant("over_the_longest", "len / max.", lambda: ((np.array([0, 20]), np.array([True, True]), np.zeros(2, int)), {}),
+    from_zero=True)
 _mutant("flat_is_half", "Equal lengths earn 1/2.", flat=0.5)
 _mutant("in_order_of_arrival", "The least length so far.", so_far=True)

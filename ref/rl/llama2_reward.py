@@ -9,8 +9,8 @@ Notation
     R_s, R_h -> safe[B], helpful[B], the models' scores in (0, 1); KL -> kl[B], of each response.
 
 Conventions
-    C1  First the choice, then the logit, then the whitening of the whole batch, then the penalty: whitening each model's
-        scores first would compare two scales, penalising first would whiten the penalty away.
+    C1  First the choice, then the logit, then the whitening of the whole batch, then the penalty: whitening each
+        model's scores first would compare two scales, penalising first would whiten the penalty away.
     C2  .15 is compared with the safety score itself. beta .01 for 7B and 13B, .005 for 34B and 70B.
     C3  whiten's options (ddof, eps) are its own; the paper gives none.
 

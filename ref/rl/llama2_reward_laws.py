@@ -12,16 +12,20 @@ from ref.spec.cases import Flag, bools, cases, choose, dims
 
 ID = "rl.llama2_reward"
 space = cases(
-    ID, B=dims(2, 5, large=20), beta=choose(0.01, 0.0, 0.5), threshold=choose(0.15, 0.4), ddof=choose(0, 1), eps=choose(1e-8, 0.25),
-    helpful=dyadics("B", 1 / 16, 15 / 16, 16), safe=dyadics("B", 1 / 16, 15 / 16, 16), safety_prompt=bools("B", 0.3), kl=dyadics("B", 0, 2, 8),
+    ID, B=dims(2, 5, large=20), beta=choose(0.01, 0.0, 0.5), threshold=choose(0.15, 0.4), ddof=choose(0, 1),
+    eps=choose(1e-8, 0.25),
+    helpful=dyadics("B", 1 / 16, 15 / 16, 16), safe=dyadics("B", 1 / 16, 15 / 16, 16), safety_prompt=bools("B", 0.3),
+    kl=dyadics("B", 0, 2, 8),
     flags={"spread": Flag(lambda c: np.ptp(chosen(c)) > 0.05),
-           "unsafe": Flag(lambda c: np.any(~c.safety_prompt & (c.safe < c.threshold)), {"B": dims(3, 5), "safe": dyadics("B", 1 / 16, 6 / 16, 16)}),
+           "unsafe": Flag(lambda c: np.any(~c.safety_prompt & (c.safe < c.threshold)),
+           {"B": dims(3, 5), "safe": dyadics("B", 1 / 16, 6 / 16, 16)}),
            "prompted": Flag(lambda c: np.any(c.safety_prompt & (c.safe > c.threshold)), {"B": dims(3, 5)})},
 ).where(spread=True)  # fmt: skip
 
 
 def chosen(c):
-    return np.array([s if p or s < c.threshold else h for h, s, p in zip(c.helpful, c.safe, c.safety_prompt, strict=True)], np.float64)
+    return np.array([s if p or s < c.threshold else h for h, s,
+        p in zip(c.helpful, c.safe, c.safety_prompt, strict=True)], np.float64)
 
 
 def definition(c):
@@ -31,23 +35,27 @@ def definition(c):
     s = math.sqrt(math.fsum((x - mean) ** 2 for x in logit) / (len(logit) - c.ddof) + c.eps)
     z = (logit - mean) / s
     off = bounds.rounding(c.B + 32, 4.0, c.dtype) / s
-    return z - c.beta * np.asarray(c.kl, np.float64), off * (1 + np.abs(z)) + bounds.rounding(2 * c.B + 32, np.abs(z) + 2, c.dtype)
+    return z - c.beta * np.asarray(c.kl, np.float64), off * (1 + np.abs(z)) + bounds.rounding(2 * c.B + 32,
+        np.abs(z) + 2, c.dtype)
 
 
 @law(ID, "L1", closed_form=True, given=space.reach("unsafe", "prompted"),
-     kills=["not_whitened", "logit_forgotten", "whitened_apart", "penalty_whitened", "threshold_on_helpfulness", "safety_prompts_alone", "penalty_added"])  # fmt: skip
+     kills=["not_whitened", "logit_forgotten", "whitened_apart", "penalty_whitened", "threshold_on_helpfulness",
+     "safety_prompts_alone", "penalty_added"])  # fmt: skip
 def value_is_the_definition(impl, c, expect):
     "Safety's score if it is a safety prompt or below the threshold, else helpfulness'; logit; whitened; less beta KL."
     wanted, slack = definition(c)
     expect(impl(c), wanted, slack, scale=1.0)
 
 
-@law(ID, "L2", closed_form=True, given=space.where(unsafe=True), kills=["safety_prompts_alone", "threshold_on_helpfulness"],
+@law(ID, "L2", closed_form=True, given=space.where(unsafe=True),
+    kills=["safety_prompts_alone", "threshold_on_helpfulness"],
      passes_null=["zeros", "constant"])  # fmt: skip
 def safety_decides_below_the_threshold(impl, c, expect):
-    "Where safety decides another helpfulness changes no bit; where it does not, another safe score above it changes none."
+    "Where safety decides another helpfulness changes no bit; where not, another safe score above it changes none."
     by_safety = np.asarray(c.safety_prompt) | (c.safe < c.threshold)
-    other = c.replace(helpful=np.where(by_safety, c.dtype.type(0.5), c.helpful), safe=np.where(by_safety, c.safe, c.dtype.type(0.99)))
+    other = c.replace(helpful=np.where(by_safety, c.dtype.type(0.5), c.helpful),
+        safe=np.where(by_safety, c.safe, c.dtype.type(0.99)))
     expect.same(impl(other), impl(c))
 
 

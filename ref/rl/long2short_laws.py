@@ -10,11 +10,14 @@ from ref.spec.cases import Flag, bools, cases, choose, dims, rng
 ID = "rl.long2short"
 WHOLE = ("float64",)  # integers and truth values alone
 space = cases(
-    ID, P=dims(0, 3), n=dims(1, 5), ratio=choose(1.5, 2.0), lengths=lambda draw, c: rng(draw).integers(1, 13, (c.P, c.n)),
+    ID, P=dims(0, 3), n=dims(1, 5), ratio=choose(1.5, 2.0),
+    lengths=lambda draw, c: rng(draw).integers(1, 13, (c.P, c.n)),
     correct=bools("P n", 0.6),
     flags={
-        "none_right": Flag(lambda c: c.P > 0 and not np.all(np.any(c.correct, 1)), {"correct": lambda draw, c: np.zeros((c.P, c.n), bool), "P": dims(1, 3)}),
-        "negatives": Flag(lambda c: np.any(slowly(c)[1] & c.correct) and np.any(slowly(c)[1] & ~c.correct), {"P": 3, "n": 5}),
+        "none_right": Flag(lambda c: c.P > 0 and not np.all(np.any(c.correct, 1)),
+        {"correct": lambda draw, c: np.zeros((c.P, c.n), bool), "P": dims(1, 3)}),
+        "negatives": Flag(lambda c: np.any(slowly(c)[1] & c.correct) and np.any(slowly(c)[1] & ~c.correct),
+        {"P": 3, "n": 5}),
         "mixed": Flag(lambda c: np.any(c.correct) and not np.all(c.correct), {"P": dims(2, 3), "n": dims(3, 5)}),
     },
 )  # fmt: skip
@@ -41,7 +44,8 @@ def by_sorting_the_right_ones(impl, c, expect):
     expect.same(found[1], rejected, "rejected")
 
 
-@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.where(mixed=True), kills=["shortest_of_all", "wrong_of_any_length", "ratio_of_the_wrong"],
+@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.where(mixed=True),
+    kills=["shortest_of_all", "wrong_of_any_length", "ratio_of_the_wrong"],
      passes_null=[])  # fmt: skip
 def pairs_prefer_short_and_right(impl, c, expect):
     "The chosen answer is right and shorter than every rejected one; a wrong answer one token longer is rejected."
@@ -87,7 +91,8 @@ def _mutant(name, doc, case=None, thread=None, **edit):
 
 
 _mutant("shortest_of_all", "The shortest answer, right or wrong.", pool=np.ones_like)
-_mutant("longest", "The longest right answer.", lambda: ((np.array([[4, 4]]), np.array([[True, True]])), {}), pick=np.argmax, fill=-1)
+_mutant("longest", "The longest right answer.", lambda: ((np.array([[4, 4]]), np.array([[True, True]])), {}),
+    pick=np.argmax, fill=-1)
 _mutant("wrong_of_any_length", "Every wrong answer is rejected.", any_wrong=True)
 _mutant("right_at_any_length", "Every longer right answer is rejected.", any_right=True)
 _mutant("ratio_of_the_wrong", "Wrong answers too must be far longer.", wrong=1.5)

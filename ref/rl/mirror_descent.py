@@ -1,6 +1,6 @@
 """Policy mirror descent on a finite space, exactly: the optimum of a reward under a KL penalty.
 
-Source: Kimi k1.5 (2501.12599) Eq. 3-4; the same formula is the optimum of RLHF, Rafailov et al. 2023 (2305.18290) Eq. 4.
+Source: Kimi k1.5 (2501.12599) Eq. 3-4; the same is the optimum of RLHF, Rafailov et al. 2023 (2305.18290) Eq. 4.
 
     pi_{i+1} = argmax E_pi[r] - tau KL(pi | pi_i) = pi_i e^{r / tau} / Z
     after n steps pi_n = pi_0 e^{n r / tau} / Z_n

@@ -14,7 +14,8 @@ ID = "rl.mirror_descent"
 space = cases(
     ID, B=batch(1, 3), K=dims(1, 5, large=20), tau=choose(0.5, 1.0, 0.125), log_policy=dyadics("*B K", -4, 0, 8),
     rewards=dyadics("*B K", -2, 2, 4),
-    flags={"some": Flag(lambda c: 0 not in c.B, {"B": choose((), (2,)), "K": dims(2, 5)}), "one": Flag(lambda c: c.K == 1, {"K": 1})},
+    flags={"some": Flag(lambda c: 0 not in c.B, {"B": choose((), (2,)), "K": dims(2, 5)}),
+    "one": Flag(lambda c: c.K == 1, {"K": 1})},
 )  # fmt: skip
 
 
@@ -29,7 +30,8 @@ def weights(c, tau=None):
     return w / w.sum(-1, keepdims=True)
 
 
-@law(ID, "L1", closed_form=True, given=space.where(some=True).reach("one"), kills=["not_normalised", "tau_multiplies", "policy_forgotten", "tau_ignored"])
+@law(ID, "L1", closed_form=True, given=space.where(some=True).reach("one"),
+    kills=["not_normalised", "tau_multiplies", "policy_forgotten", "tau_ignored"])
 def weights_times_exponentials(impl, c, expect):
     "pi_i e^(r / tau) over its sum, response by response."
     expect(impl(c), np.log(weights(c)), limit(c), scale=4.0)
@@ -44,7 +46,8 @@ def n_steps_are_one_of_tau_over_n(impl, c, expect):
     expect(now.log_policy, np.log(weights(c, c.tau / 3)), 8 * limit(c), scale=8.0)
 
 
-@law(ID, "L3", closed_form=True, given=space.where(some=True), kills=["not_normalised", "exponent_first"], passes_null=["zeros", "constant", "identity"])
+@law(ID, "L3", closed_form=True, given=space.where(some=True), kills=["not_normalised", "exponent_first"],
+    passes_null=["zeros", "constant", "identity"])
 def a_shift_of_the_rewards_is_invisible(impl, c, expect):
     "Rewards + 2000: the same policy."
     moved = c.replace(rewards=c.rewards + c.dtype.type(2000.0))

@@ -53,8 +53,8 @@ def orpo_loss(log_probs, mask, *, weight=0.1, nll="sequence", count=None):
     Raises
     ------
     ValueError
-        Shapes that differ, no pair and no count, count < 1, weight < 0, an unknown nll, nll='token' with a count, a response with no kept token, or one
-        whose average log-probability is not below 0.
+        Shapes that differ, no pair and no count, count < 1, weight < 0, an unknown nll, nll='token' with a count, a
+        response with no kept token, or one whose average log-probability is not below 0.
     TypeError
         An array is not float or mask not bool, or dtypes or backends differ.
 
@@ -67,8 +67,9 @@ def orpo_loss(log_probs, mask, *, weight=0.1, nll="sequence", count=None):
     """
     bind("orpo_loss", SIGNATURE, log_probs=log_probs, mask=mask)
     if not weight >= 0 or nll not in NLL or (nll == "token" and count is not None):
-        raise ValueError(f"orpo_loss: weight={weight}, nll={nll!r}, count={count}; needed weight >= 0 and nll 'sequence', "
-                         "or 'token' and no count")  # fmt: skip
+        raise ValueError(
+            f"orpo_loss: weight={weight}, nll={nll!r}, count={count}; needed weight >= 0 and nll 'sequence', "
+            "or 'token' and no count")  # fmt: skip
     xp = namespace(log_probs, mask)
     average = sequence_log_prob(log_probs, mask, of="mean")
     if bool(xp.any(average >= 0)):
@@ -78,4 +79,5 @@ def orpo_loss(log_probs, mask, *, weight=0.1, nll="sequence", count=None):
     if nll == "sequence":
         return pair_mean("orpo_loss", ratio - average[:, 0], count)
     tokens = xp.count_nonzero(mask[:, 0, :])
-    return pair_mean("orpo_loss", ratio, count) - xp.sum(sequence_log_prob(log_probs[:, 0, :], mask[:, 0, :])) / int(tokens)
+    return pair_mean("orpo_loss", ratio,
+        count) - xp.sum(sequence_log_prob(log_probs[:, 0, :], mask[:, 0, :])) / int(tokens)

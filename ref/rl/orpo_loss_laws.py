@@ -58,8 +58,8 @@ def base(lp, mask, *, weight=0.1, nll="sequence", count=None, **edit):
     if edit.pop("nll_is", lambda nll: nll)(nll) == "token":
         share = n * len(lp) / n.sum()
 
-    def f(w, l):
-        (ow, sw), (ol, sl) = of_odds(w), of_odds(l)
+    def f(w, r):
+        (ow, sw), (ol, sl) = of_odds(w), of_odds(r)
         d = ow - ol
         pull = -sign * weight * sigma(-d)
         return -share * w + sign * weight * np.logaddexp(0, -d), pull * sw - share, -pull * sl
@@ -74,9 +74,11 @@ def probable(T=3, **options):
 
 kills = pair_mutants(ID, base, probable(), probable(1))
 for name, doc, case, edit in (
-    ("log_ratio_for_the_odds", "log P for the log odds.", probable(weight=0.0), {"odds": lambda a: (a, np.ones_like(a))}),
+    ("log_ratio_for_the_odds", "log P for the log odds.", probable(weight=0.0),
+    {"odds": lambda a: (a, np.ones_like(a))}),
     ("odds_subtracted", "- weight: the rejected gains.", probable(weight=0.0), {"sign": -1.0}),
-    ("nll_by_sequence", "Each response's mean whatever nll says.", probable(nll="token"), {"nll_is": lambda nll: "sequence"}),
+    ("nll_by_sequence", "Each response's mean whatever nll says.", probable(nll="token"),
+    {"nll_is": lambda nll: "sequence"}),
     ("odds_by_one_minus_exp", "log(1 - e^a): digits are lost near P = 1.", probable(), {"odds": lambda a: (
         a - np.log((1 - np.exp(a).astype(np.float32)).astype(a.dtype) if a.dtype == np.float64 else 1 - np.exp(a)),
         -1 / np.expm1(a))}),
@@ -94,7 +96,8 @@ def equal_odds_leave_the_likelihood(impl, c, expect):
     expect(impl(now), np.array(wanted), bounds.rounding(4 * c.T + 128, wanted, c.dtype))
 
 
-@law(ID, "L6", closed_form=True, given=space.where(count=None, nll="sequence", weight=1.0), kills=["odds_by_one_minus_exp"])
+@law(ID, "L6", closed_form=True, given=space.where(count=None, nll="sequence", weight=1.0),
+    kills=["odds_by_one_minus_exp"])
 def near_certain_responses_keep_their_digits(impl, c, expect):
     "log P = -2^-12 and -2^-10: the log odds by 50-digit arithmetic; 1 - e^a has lost twelve bits of them."
     a, b = mpmath.mpf(-(2.0**-12)), mpmath.mpf(-(2.0**-10))

@@ -52,6 +52,7 @@ def overlong_penalty(lengths, *, longest=20480, cache=4096):
     bind("overlong_penalty", SIGNATURE, lengths=lengths)
     xp = namespace(lengths)
     if not 0 < cache <= longest or bool(xp.any(lengths < 0)):
-        raise ValueError(f"overlong_penalty: longest={longest}, cache={cache} and lengths {lengths}; needed 0 < cache <= "
-                         "longest and lengths >= 0")  # fmt: skip
+        raise ValueError(
+            f"overlong_penalty: longest={longest}, cache={cache} and lengths {lengths}; needed 0 < cache <= "
+            "longest and lengths >= 0")  # fmt: skip
     return xp.clip((longest - cache - xp.astype(lengths, xp.float64)) / cache, -1.0, 0.0)

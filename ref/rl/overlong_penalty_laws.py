@@ -24,13 +24,14 @@ space = cases(
 def three_pieces_in_fractions(impl, c, expect):
     "0 up to L_max - L_cache, then ((L_max - L_cache) - L) / L_cache, then -1, in fractions."
     start = c.longest - c.cache
-    wanted = [0 if n <= start else -1 if n > c.longest else Fraction(start - n, c.cache) for n in np.ravel(c.lengths).tolist()]
+    wanted = [0 if n <= start else -1 if n > c.longest else Fraction(start - n, c.cache)
+        for n in np.ravel(c.lengths).tolist()]
     expect(impl(c), np.array([float(w) for w in wanted]).reshape(c.B), bounds.rounding(4, 1.0, "float64"), scale=1.0)
 
 
 @law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space, kills=["step", "not_clamped"])
 def continuous_and_falling(impl, c, expect):
-    "From one length to the next the fine grows by 1 / L_cache within the cache and by nothing outside; at both ends 0, -1."
+    "From one length to the next the fine grows by 1 / L_cache in the cache and by nothing outside; at both ends 0, -1."
     lengths = np.arange(c.longest - min(c.cache, 40), c.longest + 3)
     fine = impl(c.replace(lengths=lengths, B=lengths.shape))
     inside = lengths[1:] <= c.longest

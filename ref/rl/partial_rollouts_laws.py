@@ -51,13 +51,15 @@ def one_shot(c):
 
 
 @law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.reach("some", "cut", "ends"),
-     kills=["starts_anew", "noise_starts_anew", "forgets_the_end", "end_not_written", "context_of_the_part"])  # fmt: skip
+     kills=["starts_anew", "noise_starts_anew", "forgets_the_end", "end_not_written",
+     "context_of_the_part"])  # fmt: skip
 def the_tokens_of_one_shot(impl, c, expect):
     "Whatever the budget: the tokens of responses written in one go under the same noise."
     expect.same(impl(c)[0], one_shot(c), "tokens")
 
 
-@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.reach("some", "cut"), kills=["one_iteration_long", "half_the_budget"])
+@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.reach("some", "cut"),
+    kills=["one_iteration_long", "half_the_budget"])
 def iterations_count_the_budget(impl, c, expect):
     "Token t of every response was written in iteration t // budget; after the end both are -1."
     tokens, iterations = impl(c)
@@ -81,7 +83,8 @@ def a_new_policy_writes_its_own_part(impl, c, expect):
     changed = c.replace(policy=lambda tokens, iteration: (old if iteration == 0 else other)(tokens, iteration))
     head = slice(0, c.budget)
     expect.same(impl(changed)[0][:, head], impl(c)[0][:, head], "the first part")
-    certain = c.replace(policy=lambda tokens, iteration: old(tokens, 0) if iteration == 0 else np.log([1e-300, 1e-300, 1.0, 1e-300]))
+    certain = c.replace(policy=lambda tokens, iteration: old(tokens, 0) if iteration == 0
+        else np.log([1e-300, 1e-300, 1.0, 1e-300]))
     tail = impl(certain)[0][:, c.budget :]
     expect.same(tail, np.full(tail.shape, 2) if tail.size else tail, "what a sure policy writes afterwards")
 
@@ -111,7 +114,8 @@ def plain(noise, policy, *, budget, end, **edit):
             context = [] if edit.get("anew") and len(written) % budget == 0 else list(part)
             p = np.exp(policy(context, 0 if edit.get("first") else iteration))
             u = noise[b, len(written) % budget if edit.get("rewind") else len(written)]
-            token = int(np.argmax(p)) if edit.get("greedy") else min(int(np.searchsorted(np.cumsum(p), u, side="right")), len(p) - 1)
+            token = int(np.argmax(p)) if edit.get("greedy") else min(int(np.searchsorted(np.cumsum(p), u,
+                side="right")), len(p) - 1)
             tokens[b, len(written)], iterations[b, len(written)] = token, iteration + edit.get("base", 0)
             if token == end and edit.get("silent"):
                 tokens[b, len(written)] = iterations[b, len(written)] = -1

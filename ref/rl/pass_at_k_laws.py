@@ -19,7 +19,8 @@ space = cases(
 )  # fmt: skip
 
 
-@law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.where(some=True), kills=["with_replacement", "mean_of_k", "one_less"])
+@law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.where(some=True),
+    kills=["with_replacement", "mean_of_k", "one_less"])
 def binomials_in_fractions(impl, c, expect):
     "1 - C(n - c, k) / C(n, k), in exact binomials."
     wanted = [float(1 - Fraction(math.comb(c.n - int(x), c.k), math.comb(c.n, c.k))) for x in np.ravel(c.correct)]
@@ -33,7 +34,8 @@ def unbiased_over_all_outcomes(impl, c, expect):
     found = np.asarray(impl(c.replace(correct=counts, B=counts.shape)), np.float64)
     for p in (0.25, 0.875):
         chance = [math.comb(c.n, int(x)) * p**x * (1 - p) ** (c.n - x) for x in counts]
-        expect(np.dot(chance, found), np.array(1 - (1 - p) ** c.k), bounds.rounding(8 * c.n + 32, 1.0, "float64"), f"p = {p}", scale=1.0)
+        expect(np.dot(chance, found), np.array(1 - (1 - p) ** c.k), bounds.rounding(8 * c.n + 32, 1.0, "float64"),
+            f"p = {p}", scale=1.0)
 
 
 @law(ID, "L3", closed_form=True, dtypes=WHOLE, given=space.where(n=dims(150, 200)), kills=["floats_of_factorials"])
@@ -72,5 +74,6 @@ def _factorials(c, n, k):
 
 _mutant("with_replacement", "1 - (1 - c / n)^k.", lambda c, n, k: 1 - (1 - c / n) ** k)
 _mutant("mean_of_k", "min(1, k c / n).", lambda c, n, k: np.minimum(1, k * c / n))
-_mutant("one_less", "C(n - c, k) over C(n, k) one sample short.", lambda c, n, k: np.where(c > 0, 1 - np.maximum(1 - c / n, 0) ** (k + 0.5) * (n > 1), 0))
+_mutant("one_less", "C(n - c, k) over C(n, k) one sample short.",
+    lambda c, n, k: np.where(c > 0, 1 - np.maximum(1 - c / n, 0) ** (k + 0.5) * (n > 1), 0))
 _mutant("floats_of_factorials", "Binomials of factorials in floating point: n! is infinite from 171 on.", _factorials)

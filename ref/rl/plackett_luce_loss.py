@@ -1,7 +1,7 @@
 """Plackett-Luce: the likelihood of a whole ranking, and the K-wise loss over its pairs.
 
-Source: Luce 1959; Plackett 1975 Eq. 2; K-wise over all pairs of one prompt: Ouyang et al. 2022 (2203.02155) Eq. 1; both as
-reward models: Zhu et al. 2023 (2301.11270) Eq. 3 and sec. 4.
+Source: Luce 1959; Plackett 1975 Eq. 2; K-wise over all pairs of one prompt: Ouyang et al. 2022 (2203.02155) Eq. 1;
+both as reward models: Zhu et al. 2023 (2301.11270) Eq. 3 and sec. 4.
 
     of="ranking"  -log P(1 > 2 > .. > K) = sum_{k < K} [log sum_{j >= k} e^{r_j} - r_k]
     of="pairs"    mean over the K (K - 1) / 2 pairs i < j of softplus(-(r_i - r_j))

@@ -14,7 +14,8 @@ from ref.spec.cases import Flag, batch, cases, choose, dims
 ID = "rl.plackett_luce_loss"
 space = cases(
     ID, B=batch(1, 3, large=6), K=dims(1, 4, large=8), of=choose("ranking", "pairs"), rewards=dyadics("*B K", -3, 3, 8),
-    flags={"some": Flag(lambda c: 0 not in c.B, {"B": choose((), (2,)), "K": dims(2, 4)}), "one": Flag(lambda c: c.K == 1, {"K": 1}),
+    flags={"some": Flag(lambda c: 0 not in c.B, {"B": choose((), (2,)), "K": dims(2, 4)}),
+    "one": Flag(lambda c: c.K == 1, {"K": 1}),
            "three": Flag(lambda c: c.K > 2 and 0 not in c.B, {"K": dims(3, 4), "B": choose((), (2,))})},
 )  # fmt: skip
 
@@ -24,7 +25,8 @@ def limit(c):
     return bounds.rounding(8 * K + 32, 8.0 * K, c.dtype)
 
 
-@law(ID, "L1", closed_form=True, given=space.where(three=True, of="ranking", B=()), kills=["pairs_as_events", "normalised_over_all", "last_left_out", "always_pairs"])
+@law(ID, "L1", closed_form=True, given=space.where(three=True, of="ranking", B=()),
+    kills=["pairs_as_events", "normalised_over_all", "last_left_out", "always_pairs"])
 def all_orders_add_to_one(impl, c, expect):
     "The probabilities e^-L of all K! orders add up to 1, and each is the product of its draws without replacement."
     r = np.asarray(c.rewards, np.float64)
@@ -35,7 +37,8 @@ def all_orders_add_to_one(impl, c, expect):
     expect(found.sum(), np.array(1.0), len(orders) * limit(c), "sum", scale=1.0)
 
 
-@law(ID, "L2", closed_form=True, given=space.where(three=True, of="ranking", B=()), kills=["normalised_over_all", "pairs_as_events"])
+@law(ID, "L2", closed_form=True, given=space.where(three=True, of="ranking", B=()),
+    kills=["normalised_over_all", "pairs_as_events"])
 def marginals_are_bradley_terry(impl, c, expect):
     "The orders with i before j together have sigma(r_i - r_j)."
     r = np.asarray(c.rewards, np.float64)
@@ -44,10 +47,12 @@ def marginals_are_bradley_terry(impl, c, expect):
     place = np.argsort(orders, axis=1)
     for i, j in itertools.combinations(range(c.K), 2):
         wanted = 1 / (1 + math.exp(r[j] - r[i]))
-        expect(p[place[:, i] < place[:, j]].sum(), np.array(wanted), len(orders) * limit(c), f"P({i} before {j})", scale=1.0)
+        expect(p[place[:, i] < place[:, j]].sum(), np.array(wanted), len(orders) * limit(c), f"P({i} before {j})",
+            scale=1.0)
 
 
-@law(ID, "L3", closed_form=True, given=space.where(of="pairs").reach("some", "one"), kills=["always_ranking", "sum_over_pairs", "neighbours_alone"])
+@law(ID, "L3", closed_form=True, given=space.where(of="pairs").reach("some", "one"),
+    kills=["always_ranking", "sum_over_pairs", "neighbours_alone"])
 def pairs_in_closed_form(impl, c, expect):
     "of='pairs': the mean of softplus(r_j - r_i) over the pairs i < j; 0 for K = 1."
     r = np.asarray(c.rewards, np.float64)
@@ -56,7 +61,8 @@ def pairs_in_closed_form(impl, c, expect):
     expect(impl(c), wanted, limit(c), scale=8.0)
 
 
-@law(ID, "L4", closed_form=True, needs=("vjp",), given=space.where(some=True), kills=["slope_of_the_first", "slope_negated"])
+@law(ID, "L4", closed_form=True, needs=("vjp",), given=space.where(some=True),
+    kills=["slope_of_the_first", "slope_negated"])
 def gradient_in_closed_form(impl, c, expect):
     "Of a ranking: each item's chances at every draw it is still in, less its own draw; of pairs: mean sigmas."
     r, K = np.asarray(c.rewards, np.float64), c.K
@@ -74,7 +80,8 @@ def gradient_in_closed_form(impl, c, expect):
                 wanted[at][i] -= s
                 wanted[at][j] += s
     g = np.cos(1.0 + np.arange(np.prod(c.B, dtype=int))).reshape(c.B).astype(c.dtype)
-    expect(impl.vjp(c, g)["rewards"], np.asarray(g, np.float64)[..., None] * wanted, 4 * limit(c), "d rewards", scale=1.0)
+    expect(impl.vjp(c, g)["rewards"], np.asarray(g, np.float64)[..., None] * wanted, 4 * limit(c), "d rewards",
+        scale=1.0)
 
 
 @law(ID, "L5", given=space.where(some=True), kills=["not_invariant"], passes_null=["zeros", "constant"])
@@ -110,12 +117,14 @@ def _lse(x):
 
 def ranking(x, start=lambda k: k, stop=None):
     K = x.shape[-1]
-    return sum((_lse(x[..., start(k) :]) - x[..., k] for k in range(K - 1 if stop is None else stop(K))), np.zeros(x.shape[:-1], x.dtype))
+    return sum((_lse(x[..., start(k) :]) - x[..., k] for k in range(K - 1 if stop is None else stop(K))),
+        np.zeros(x.shape[:-1], x.dtype))
 
 
 def pairs(x, mean=True, neighbours=False):
     K = x.shape[-1]
-    terms = [np.logaddexp(0, x[..., j] - x[..., i]) for i, j in itertools.combinations(range(K), 2) if not neighbours or j == i + 1]
+    terms = [np.logaddexp(0, x[..., j] - x[..., i]) for i, j in itertools.combinations(range(K), 2) if not neighbours
+        or j == i + 1]
     return sum(terms, np.zeros(x.shape[:-1], x.dtype)) / (max(len(terms), 1) if mean else 1)
 
 
@@ -147,12 +156,17 @@ _mutant("pairs_as_events", "The product of all pairs' chances: as if they were i
         lambda x, of: pairs(x, mean=False) if of == "ranking" else pairs(x))  # fmt: skip
 _mutant("normalised_over_all", "Every draw from all items, those already drawn too.",
         lambda x, of: ranking(x, start=lambda k: 0) if of == "ranking" else pairs(x))  # fmt: skip
-_mutant("last_left_out", "Only the best is drawn.", lambda x, of: ranking(x, stop=lambda K: min(1, K - 1)) if of == "ranking" else pairs(x))
-_mutant("sum_over_pairs", "Not divided by their number.", lambda x, of: ranking(x) if of == "ranking" else pairs(x, mean=False))
-_mutant("neighbours_alone", "Neighbours in the ranking alone.", lambda x, of: ranking(x) if of == "ranking" else pairs(x, neighbours=True))
+_mutant("last_left_out", "Only the best is drawn.", lambda x, of: ranking(x, stop=lambda K: min(1, K - 1))
+    if of == "ranking" else pairs(x))
+_mutant("sum_over_pairs", "Not divided by their number.", lambda x, of: ranking(x) if of == "ranking"
+    else pairs(x, mean=False))
+_mutant("neighbours_alone", "Neighbours in the ranking alone.", lambda x, of: ranking(x) if of == "ranking"
+    else pairs(x, neighbours=True))
 _mutant("not_invariant", "A drift with the mean reward.", lambda x, of: right(x, of) + 1e-3 * x.mean(-1))
 _mutant("overflows", "exp of the rewards as they are.", lambda x, of: (
-    sum(np.log(np.exp(x[..., k:]).sum(-1)) - x[..., k] for k in range(x.shape[-1] - 1)) if of == "ranking" else pairs(x)))  # fmt: skip
+    sum(np.log(np.exp(x[..., k:]).sum(-1)) - x[..., k] for k in range(x.shape[-1] - 1)) if of == "ranking"
+    else pairs(x)))  # fmt: skip
 _mutant("slope_of_the_first", "The gradient of the first draw alone.", vjp=lambda g, x, *, of="ranking": (
-    numeric(g, x, of, f=lambda x, of: ranking(x, stop=lambda K: min(1, K - 1)) if of == "ranking" else pairs(x, neighbours=True)).astype(x.dtype),))  # fmt: skip
+    numeric(g, x, of, f=lambda x, of: ranking(x, stop=lambda K: min(1, K - 1)) if of == "ranking"
+    else pairs(x, neighbours=True)).astype(x.dtype),))  # fmt: skip
 _mutant("slope_negated", "The gradient of -L.", vjp=lambda g, x, *, of="ranking": (-numeric(g, x, of).astype(x.dtype),))

@@ -1,15 +1,15 @@
 """Maximum likelihood under Plackett-Luce (of pairs: Bradley-Terry), where it exists.
 
-Source: Ford 1957 and Hunter 2004 (Annals of Statistics 32) Assumption 1, Theorem 2, for the condition; Newton's method on
-the concave log-likelihood, Hunter sec. 2.
+Source: Ford 1957 and Hunter 2004 (Annals of Statistics 32) Assumption 1, Theorem 2, for the condition; Newton's method
+on the concave log-likelihood, Hunter sec. 2.
 
     maximise sum over rankings of log P(ranking; r) over r with sum r = 0
     finite and unique if and only if the graph "i is ranked above j somewhere" is strongly connected
 
 Conventions
     C1  Where it is not, some group never loses to the rest (or is never compared with it): the error names it.
-    C2  The gauge is sum r = 0. `ridge` > 0 adds a Gaussian prior, -ridge |r|^2 / 2, under which the maximum always exists;
-        then nothing is refused.
+    C2  The gauge is sum r = 0. `ridge` > 0 adds a Gaussian prior, -ridge |r|^2 / 2, under which the maximum always
+        exists; then nothing is refused.
     C3  weights count how often a ranking was seen; they may be fractions (a population).
 
 Laws
@@ -87,7 +87,8 @@ def _check(rankings, weights, m, ridge):
     if not ridge >= 0 or not np.all(weights > 0):
         raise ValueError(f"plackett_luce_mle: ridge={ridge}; needed ridge >= 0 and all weights > 0")
     if rankings.size and (rankings.min() < 0 or rankings.max() >= m):
-        raise ValueError(f"plackett_luce_mle: rankings name items {rankings.min()}..{rankings.max()}; needed 0..{m - 1}")
+        raise ValueError(
+            f"plackett_luce_mle: rankings name items {rankings.min()}..{rankings.max()}; needed 0..{m - 1}")
     for k, row in enumerate(rankings):
         if len(set(row.tolist())) < len(row):
             raise ValueError(f"plackett_luce_mle: ranking {k} is {row.tolist()}; it names an item twice")
@@ -107,7 +108,8 @@ def _require_connected(rankings, m):
     group = next(k for k in range(count) if k not in beaten)
     items = np.flatnonzero(of == group).tolist()
     raise ValueError(
-        f"plackett_luce_mle: the maximum is not finite: items {items} are never ranked below any of the other {m - len(items)}; "
+        f"plackett_luce_mle: the maximum is not finite: items {items} are never ranked below any of the other "
+        f"{m - len(items)}; "
         "needed a strongly connected graph of comparisons, or ridge > 0"
     )
 

@@ -26,7 +26,8 @@ space = cases(
     ID, m=dims(2, 4, large=6), K=lambda draw, c: 2 if c.m == 2 else draw(choose(2, 3)), more=dims(0, 4),
     n=lambda draw, c: c.m + c.more, rankings=_rankings, weights=lambda draw, c: rng(draw).integers(1, 9, c.n) / 2.0,
     rewards=lambda draw, c: np.zeros(c.m), ridge=choose(0.0, 0.5),
-    flags={"plain": Flag(lambda c: c.ridge == 0, {"ridge": 0.0}), "triples": Flag(lambda c: c.K == 3, {"m": dims(3, 4), "K": 3}),
+    flags={"plain": Flag(lambda c: c.ridge == 0, {"ridge": 0.0}),
+    "triples": Flag(lambda c: c.K == 3, {"m": dims(3, 4), "K": 3}),
            "uneven": Flag(lambda c: np.ptp(c.weights) > 0, {"more": dims(2, 4)})},
 )  # fmt: skip
 
@@ -42,7 +43,8 @@ def gradient(c, r):
     return out
 
 
-@law(ID, "L1", closed_form=True, dtypes=EXACT, given=space.where(m=2, ridge=0.0), kills=["weights_ignored", "one_step", "log_of_the_wins"])
+@law(ID, "L1", closed_form=True, dtypes=EXACT, given=space.where(m=2, ridge=0.0),
+    kills=["weights_ignored", "one_step", "log_of_the_wins"])
 def two_items_are_the_log_odds(impl, c, expect):
     "Two items, a wins and b losses: r_0 - r_1 = log(a / b), and they add up to 0."
     a = float(sum(w for row, w in zip(c.rankings, c.weights, strict=True) if row[0] == 0))
@@ -65,7 +67,8 @@ def population_weights_give_the_rewards(impl, c, expect):
     "Every ranking of K of m items, weighed by its own Plackett-Luce probability: the rewards it came from."
     true = np.linspace(-1, 1, c.m) * 0.75
     rankings = np.array(list(itertools.permutations(range(c.m), c.K)))
-    weights = [math.prod(math.exp(true[o[k]]) / sum(math.exp(true[j]) for j in o[k:]) for k in range(c.K)) for o in rankings]
+    weights = [math.prod(math.exp(true[o[k]]) / sum(math.exp(true[j]) for j in o[k:]) for k in range(c.K))
+        for o in rankings]
     now = c.replace(rankings=rankings, weights=np.array(weights), n=len(rankings), rewards=np.zeros(c.m))
     expect(impl(now), true, 1e-11, scale=1.0)
 
@@ -74,13 +77,14 @@ def population_weights_give_the_rewards(impl, c, expect):
 def renaming_the_items_renames_the_rewards(impl, c, expect):
     "Items renamed, rankings in another order, another start: the same rewards under the new names."
     turn = np.roll(np.arange(c.m), 1)
-    moved = c.replace(rankings=turn[c.rankings][::-1].copy(), weights=c.weights[::-1].copy(), rewards=np.linspace(-1, 1, c.m))
+    moved = c.replace(rankings=turn[c.rankings][::-1].copy(), weights=c.weights[::-1].copy(),
+        rewards=np.linspace(-1, 1, c.m))
     expect(impl(moved)[turn], impl(c), 1e-10, scale=1.0)
 
 
 @law(ID, "L5", dtypes=EXACT, given=space.where(ridge=0.5), kills=["ridge_ignored"])
 def the_prior_shrinks(impl, c, expect):
-    "A prior ten times as strong gives rewards of smaller norm, and one item that always wins still has a finite reward."
+    "A prior ten times as strong gives rewards of smaller norm; one item that always wins has a finite reward."
     strong = np.linalg.norm(impl(c.replace(ridge=5.0)))
     expect.at_most(strong, np.linalg.norm(impl(c)) + 1e-12, "the norm under the stronger prior")
     sure = c.replace(rankings=np.array([[0, 1]]), weights=np.array([1.0]), rewards=np.zeros(c.m), n=1, K=2)
@@ -122,7 +126,8 @@ def _mutant(name, doc, answer, case=even):
 
 
 def _pairs(rankings, weights):
-    found = [((row[i], row[j]), w) for row, w in zip(rankings, weights, strict=True) for i in range(len(row)) for j in range(i + 1, len(row))]
+    found = [((row[i], row[j]), w) for row, w in zip(rankings, weights, strict=True) for i in range(len(row))
+        for j in range(i + 1, len(row))]
     return np.array([p for p, _ in found]), np.array([w for _, w in found])
 
 
@@ -136,7 +141,8 @@ _mutant("weights_ignored", "Every ranking once.", lambda o, w, r, ridge: solve(o
 _mutant("ridge_ignored", "ridge accepted and dropped.", lambda o, w, r, ridge: solve(o, w, r, 1e-9 if ridge else 0.0))
 _mutant("pairs_of_the_ranking", "A ranking taken for its pairs: Bradley-Terry on K (K - 1) / 2 events.",
         lambda o, w, r, ridge: solve(*_pairs(o, w), r, ridge))  # fmt: skip
-_mutant("first_choice_alone", "The best against each of the others.", lambda o, w, r, ridge: solve(*_first(o, w), r, ridge))
+_mutant("first_choice_alone", "The best against each of the others.",
+    lambda o, w, r, ridge: solve(*_first(o, w), r, ridge))
 _mutant("log_of_the_wins", "log of the number of wins.", lambda o, w, r, ridge: (lambda x: x - x.mean())(
     np.log(np.bincount(o[:, 0], w, len(r)) + 1e-9) / 2 if np.any(w != w[0]) else solve(o, w, r, ridge)))  # fmt: skip
 _mutant("starts_where_it_is_told", "Three steps from the start: near it, not at the maximum.",

@@ -1,7 +1,7 @@
 """A whole policy step, from a batch to gradients: however it is cut over ranks and micro-batches, padded or packed.
 
-Source: the seams where the bugs sit: transformers #34191, #34242 (accumulation and ranks), torchtitan #2206, verl #593, trl
-#3067 (packing); each loss is right in them and the step is not.
+Source: the seams where the bugs sit: transformers #34191, #34242 (accumulation and ranks), torchtitan #2206, verl
+#593, trl #3067 (packing); each loss is right in them and the step is not.
 
     the smallest policy that can show them, with uniform causal attention over the tokens of a sample:
     logits_t = (1 / (t + 1)) sum_{s <= t} W[x_s],   log pi(x_t | x_<t) = log softmax(logits_{t-1})[x_t]
@@ -14,8 +14,8 @@ Notation
     plan = ranks, each a list of micro-batches, each a list of row numbers; together every row once.
 
 Conventions
-    C1  Ranks' gradients are added, not averaged: each part is divided by the count of the whole batch. (A framework that
-        averages multiplies by the number of ranks first.)
+    C1  Ranks' gradients are added, not averaged: each part is divided by the count of the whole batch. (A framework
+        that averages multiplies by the number of ranks first.)
     C2  packed=True lays the samples of a micro-batch end to end in one row: attention, positions and targets know where
         one ends, and a reduction over responses still has its responses.
     C3  Padding may hold any token. Empty micro-batches and ranks add nothing.
@@ -42,7 +42,8 @@ SIGNATURE = "weight[V V], tokens:int[B T], lengths:int[B], mask:bool[B T], old_l
 
 @spec("rl.policy_step", f"{SIGNATURE} -> loss[], gradient[V V]")
 def policy_step(
-    weight, tokens, lengths, mask, old_log_probs, advantages, *, plan=None, packed=False, reduction, length=None, eps=0.2
+    weight, tokens, lengths, mask, old_log_probs, advantages, *, plan=None, packed=False, reduction, length=None,
+    eps=0.2
 ):  # fmt: skip
     """Loss and gradient of a batch, computed part by part.
 
@@ -73,8 +74,8 @@ def policy_step(
     Raises
     ------
     ValueError
-        Shapes that differ, a plan that does not name every row once, a mask that counts padding or a first token, or what
-        `clipped_surrogate` and `reduce` refuse.
+        Shapes that differ, a plan that does not name every row once, a mask that counts padding or a first token, or
+        what `clipped_surrogate` and `reduce` refuse.
     TypeError
         An array is not of its kind, or dtypes or backends differ.
 

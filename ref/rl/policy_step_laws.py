@@ -40,8 +40,10 @@ def _plan(draw, c):
 
 space = cases(
     ID, V=dims(2, 4), B=dims(1, 4), T=dims(2, 5, large=12), reduction=choose(*REDUCTIONS),
-    length=lambda draw, c: 9 if c.reduction == "constant" else None, eps=choose(0.2, 0.1), packed=choose(False, True), lengths=_lengths,
-    mask=_mask, plan=_plan, tokens=ints("B T", 0, "V"), weight=dyadics("V V", -2, 2, 4), old_log_probs=dyadics("B T", -3, 0, 16),
+    length=lambda draw, c: 9 if c.reduction == "constant" else None, eps=choose(0.2, 0.1), packed=choose(False, True),
+    lengths=_lengths,
+    mask=_mask, plan=_plan, tokens=ints("B T", 0, "V"), weight=dyadics("V V", -2, 2, 4),
+    old_log_probs=dyadics("B T", -3, 0, 16),
     advantages=dyadics("B", -2, 2, 4),
     flags={
         "uneven": Flag(lambda c: len(set(np.sum(c.mask, -1).tolist())) > 1, {"B": dims(3, 4), "T": dims(4, 5)}),
@@ -80,7 +82,8 @@ def definition(c):
     loss, grad, size = 0.0, np.zeros(c.weight.shape), 0.0
     for i, t, before, p in predictions(c):
         a, y = float(c.advantages[i]), int(c.tokens[i, t])
-        w = {"token-mean": 1 / sum(counts), "seq-mean-token-mean": 1 / (len(counts) * counts[i]), "seq-mean-token-sum": 1 / len(counts),
+        w = {"token-mean": 1 / sum(counts), "seq-mean-token-mean": 1 / (len(counts) * counts[i]),
+            "seq-mean-token-sum": 1 / len(counts),
              "constant": 1 / (len(counts) * (c.length or 1))}[c.reduction]  # fmt: skip
         rho = p[y] / math.exp(float(c.old_log_probs[i, t]))
         value, slope = clipped(rho, a, c.eps, c.eps)
@@ -103,14 +106,16 @@ smooth = space.where(smooth=True)
 
 
 @law(ID, "L1", closed_form=True, given=smooth.where(plan=None, packed=False).reach("uneven"),
-     kills=["assumes_on_policy", "mask_shifted_too", "numerator_only", "width_for_the_constant", "reads_the_answer"])  # fmt: skip
+     kills=["assumes_on_policy", "mask_shifted_too", "numerator_only", "width_for_the_constant",
+     "reads_the_answer"])  # fmt: skip
 def the_batch_in_one_piece(impl, c, expect):
     "Loss and gradient of the two lines of the model and the clipped surrogate, token by token."
     close(impl, c, expect, "one piece")
 
 
 @law(ID, "L2", closed_form=True, given=smooth.where(packed=False).reach("uneven", "several", "two_ranks"),
-     kills=["mean_of_means", "local_means_averaged", "local_means_added", "last_part_alone", "first_rank_alone", "advantages_in_order_of_arrival",
+     kills=["mean_of_means", "local_means_averaged", "local_means_added", "last_part_alone", "first_rank_alone",
+     "advantages_in_order_of_arrival",
             "width_for_the_constant"])  # fmt: skip
 def any_plan_is_the_batch(impl, c, expect):
     "However rows are dealt to ranks and micro-batches: the loss and the gradient of the whole batch."
@@ -118,13 +123,15 @@ def any_plan_is_the_batch(impl, c, expect):
 
 
 @law(ID, "L3", closed_form=True, given=smooth.where(packed=True, shared_part=True),
-     kills=["attends_across_samples", "positions_run_on", "a_packed_row_is_a_response", "advantages_in_order_of_arrival"])  # fmt: skip
+     kills=["attends_across_samples", "positions_run_on", "a_packed_row_is_a_response",
+     "advantages_in_order_of_arrival"])  # fmt: skip
 def packed_samples_do_not_see_each_other(impl, c, expect):
     "Micro-batches packed end to end: the same, for samples neither attend to each other nor count as one."
     close(impl, c, expect, "packed")
 
 
-@law(ID, "L4", closed_form=True, given=smooth.where(packed=False, reduction="token-mean", B=2, T=dims(4, 5), plan=(((0,),), ((1,),))),
+@law(ID, "L4", closed_form=True,
+    given=smooth.where(packed=False, reduction="token-mean", B=2, T=dims(4, 5), plan=(((0,),), ((1,),))),
      kills=["local_means_averaged", "local_means_added"])  # fmt: skip
 def a_rank_of_one_token_weighs_one_token(impl, c, expect):
     "Two ranks, one with a single token that counts, one with all it can: every token weighs 1 / N."
@@ -143,13 +150,15 @@ def padding_is_invisible(impl, c, expect):
     wide = lambda x, fill: np.concatenate([x, np.full((c.B, 3), fill, x.dtype)], 1)  # noqa: E731
     inside = np.arange(c.T) < np.asarray(c.lengths)[:, None]
     tokens = np.where(inside, c.tokens, -99)
-    other = c.replace(tokens=wide(tokens, 77), mask=wide(c.mask, False), old_log_probs=wide(c.old_log_probs, -1.0), T=c.T + 3)
+    other = c.replace(tokens=wide(tokens, 77), mask=wide(c.mask, False), old_log_probs=wide(c.old_log_probs, -1.0),
+        T=c.T + 3)
     size = definition(c)[2]
     for name, a, b in zip(("loss", "gradient"), impl(other), impl(c), strict=True):
         expect(a, b, bounds.rounding(16 * other.mask.size + 128, 4 * size, c.dtype), name, scale=4 * size)
 
 
-@law(ID, "L6", given=space.where(B=dims(2, 4)), kills=["empty_parts_counted"], passes_null=["zeros", "constant", "identity"])
+@law(ID, "L6", given=space.where(B=dims(2, 4)), kills=["empty_parts_counted"],
+    passes_null=["zeros", "constant", "identity"])
 def empty_parts_add_nothing(impl, c, expect):
     "A rank without a row and a micro-batch without one: the same bits as without them."
     plan = tuple((*rank, ()) for rank in c.plan) + (((),),)
@@ -165,7 +174,8 @@ def default():
     """The default-size test: one micro-batch of two samples of one length, on policy, padded."""
     weight = np.array([[0.0, 0.0], [0.0, 0.0]])
     tokens, mask = np.array([[0, 1, 1], [1, 0, 0]]), np.array([[False, True, True]] * 2)
-    return (weight, tokens, np.full(2, 3), mask, np.full((2, 3), np.log(0.5)), np.array([1.0, -0.5])), {"reduction": "token-mean"}
+    return (weight, tokens, np.full(2, 3), mask, np.full((2, 3), np.log(0.5)),
+        np.array([1.0, -0.5])), {"reduction": "token-mean"}
 
 
 def one_sample():
@@ -174,7 +184,8 @@ def one_sample():
     return (weight, tokens[:1], lengths[:1], mask[:1], old[:1], a[:1]), options
 
 
-def plain(weight, tokens, lengths, mask, old, advantages, *, plan=None, packed=False, reduction, length=None, eps=0.2, **edit):
+def plain(weight, tokens, lengths, mask, old, advantages, *, plan=None, packed=False, reduction, length=None, eps=0.2,
+    **edit):
     """Loss and gradient in plain NumPy, part by part."""
     B = len(tokens)
     plan = ((tuple(range(B)),),) if plan is None else plan
@@ -185,7 +196,8 @@ def plain(weight, tokens, lengths, mask, old, advantages, *, plan=None, packed=F
         parts = []
         for rows in rank:
             if rows or edit.get("hollow"):
-                parts.append(_part(weight, tokens, lengths, mask, old, advantages, list(rows), packed, reduction, length, eps, count, edit))
+                parts.append(_part(weight, tokens, lengths, mask, old, advantages, list(rows), packed, reduction,
+                    length, eps, count, edit))
         parts = parts[-1:] if edit.get("last") else parts
         scale = 1 / len(parts) if edit.get("mean_parts") and parts else 1.0
         ranks.append((sum(p[0] for p in parts) * scale, sum((p[1] for p in parts), np.zeros(weight.shape)) * scale))
@@ -236,24 +248,34 @@ def _mutant(name, doc, case=default, thread=None, **edit):
     mutant(ID, default_case=case, thread=thread)(function)
 
 
-_mutant("mean_of_means", "Each micro-batch divided by its own count, the rank's mean of them, added over ranks.", local=True, mean_parts=True,
+_mutant("mean_of_means", "Each micro-batch divided by its own count, the rank's mean of them, added over ranks.",
+    local=True, mean_parts=True,
         mean_ranks=True, thread="transformers#34191, #34263, #35121, #35438; verl#593")  # fmt: skip
-_mutant("local_means_averaged", "Each rank divides by its own count and the ranks are averaged.", local=True, mean_ranks=True,
+_mutant("local_means_averaged", "Each rank divides by its own count and the ranks are averaged.", local=True,
+    mean_ranks=True,
         thread="transformers#34242, torchtitan#2206")  # fmt: skip
 _mutant("local_means_added", "Each part divided by its own count, all added.", local=True, thread="transformers#35121")
 _mutant("last_part_alone", "The gradient is zeroed before every micro-batch.", last=True)
 _mutant("first_rank_alone", "The ranks are not reduced.", first_rank=True)
 _mutant("width_for_the_constant", "The batch's width for the constant.", width=True, thread="verl#5355")
-_mutant("numerator_only", "Masked tokens leave the sum and stay in the count.", thread="trl#6439", numerator=True, case=lambda: (
-    (np.zeros((2, 2)), np.array([[0, 1]]), np.array([2]), np.array([[False, True]]), np.full((1, 2), np.log(0.5)), np.array([0.0])), {"reduction": "token-mean"}))  # fmt: skip
+_mutant("numerator_only", "Masked tokens leave the sum and stay in the count.", thread="trl#6439", numerator=True,
+    case=lambda: (
+    (np.zeros((2, 2)), np.array([[0, 1]]), np.array([2]), np.array([[False, True]]), np.full((1, 2), np.log(0.5)),
+    np.array([0.0])), {"reduction": "token-mean"}))  # fmt: skip
 _mutant("assumes_on_policy", "The ratio is taken for 1.", on_policy=True)
-_mutant("mask_shifted_too", "Each token's place holds its predecessor as the target.", shifted=True, thread="shift-by-one", case=lambda: (
-    (np.zeros((2, 2)), np.array([[1, 1, 1]]), np.array([3]), np.array([[False, True, True]]), np.full((1, 3), np.log(0.5)), np.array([1.0])), {"reduction": "token-mean"}))  # fmt: skip
-_mutant("reads_the_answer", "The logits at t, which have seen token t.", peek=True, thread="shift-by-one", case=lambda: (
-    (np.zeros((2, 2)), np.array([[1, 1, 1]]), np.array([3]), np.array([[False, True, True]]), np.full((1, 3), np.log(0.5)), np.array([1.0])), {"reduction": "token-mean"}))  # fmt: skip
+_mutant("mask_shifted_too", "Each token's place holds its predecessor as the target.", shifted=True,
+    thread="shift-by-one", case=lambda: (
+    (np.zeros((2, 2)), np.array([[1, 1, 1]]), np.array([3]), np.array([[False, True, True]]),
+    np.full((1, 3), np.log(0.5)), np.array([1.0])), {"reduction": "token-mean"}))  # fmt: skip
+_mutant("reads_the_answer", "The logits at t, which have seen token t.", peek=True, thread="shift-by-one",
+    case=lambda: (
+    (np.zeros((2, 2)), np.array([[1, 1, 1]]), np.array([3]), np.array([[False, True, True]]),
+    np.full((1, 3), np.log(0.5)), np.array([1.0])), {"reduction": "token-mean"}))  # fmt: skip
 _mutant("advantages_in_order_of_arrival", "A micro-batch takes the first advantages of the batch.", arrival=True)
-_mutant("attends_across_samples", "A packed sample sees those before it.", one_sample, leak=True, thread="trl#3067, trl#3526")
-_mutant("positions_run_on", "The position of a packed token counts the samples before it.", one_sample, run_on=True, thread="trl#3067")
+_mutant("attends_across_samples", "A packed sample sees those before it.", one_sample, leak=True,
+    thread="trl#3067, trl#3526")
+_mutant("positions_run_on", "The position of a packed token counts the samples before it.", one_sample, run_on=True,
+    thread="trl#3067")
 _mutant("a_packed_row_is_a_response", "A packed row is reduced as one response.", one_sample, one_response=True)
 _mutant("padding_attended", "The tokens of the padding are part of the mean.", padding=True)
 _mutant("empty_parts_counted", "A micro-batch without rows has a loss.", hollow=True)

@@ -126,12 +126,14 @@ def _mutant(name, doc, thread=None, default=None, value=None, slope=None):
     policy_mutant(ID, name, doc, base, default_case=default or case(), thread=thread, value=value, slope=slope)
 
 
-_mutant("always_token_mean", "Token-mean under every name.", "trl#2881", value={"weights": other_reduction("token-mean")})
+_mutant("always_token_mean", "Token-mean under every name.", "trl#2881",
+    value={"weights": other_reduction("token-mean")})
 _mutant("always_sequence_mean", "The mean of the rows' means under every name.", "verl#5355, trl#2995",
         value={"weights": other_reduction("seq-mean-token-mean")})  # fmt: skip
 _mutant("mean_of_means", "The micro-batch's own count.", "transformers#34191, #34242; torchtitan#2206; verl#593",
         value={"weights": local_mean})  # fmt: skip
-_mutant("numerator_only", "Masked tokens leave the sum and stay in the count.", "trl#6439", value={"weights": numerator_only})
+_mutant("numerator_only", "Masked tokens leave the sum and stay in the count.", "trl#6439",
+    value={"weights": numerator_only})
 _mutant("masked_by_multiplying", "Times the mask: NaN stays.", "AReaL#1346, ROLL#447", value={"hide": by_multiplying})
 _mutant("symmetric_clip", "eps_low on both sides.",
         value={"token": lambda low, high, dual: surrogate(low, low, dual)})  # fmt: skip

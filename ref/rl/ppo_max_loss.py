@@ -9,12 +9,12 @@ Source: Zheng et al. 2023 (2307.04964) sec. 4.3 and 5; the released code is MOSS
 
 Conventions
     C1  Every trick off: PPO's policy loss and value loss, to the bit.
-    C2  PRESETS: "paper" is what sec. 5 calls PPO-max: reward normalised and clipped (`ppo_max_reward`), advantages whitened
-        and clipped, clipped value loss, pretraining mix; it names the tricks, not each number: .12 is its ablation's and
-        the weight 1 ours [?]. "script" is train_ppo_zh.sh: both losses clipped at .2, advantages as they come, no
-        pretraining.
-    C3  Critic pretraining is a phase, not a term: the value loss alone on returns of the fixed policy before PPO begins.
-        value_only=True is that loss.
+    C2  PRESETS: "paper" is what sec. 5 calls PPO-max: reward normalised and clipped (`ppo_max_reward`), advantages
+        whitened and clipped, clipped value loss, pretraining mix; it names the tricks, not each number: .12 is its
+        ablation's and the weight 1 ours [?]. "script" is train_ppo_zh.sh: both losses clipped at .2, advantages as
+        they come, no pretraining.
+    C3  Critic pretraining is a phase, not a term: the value loss alone on returns of the fixed policy before PPO
+        begins. value_only=True is that loss.
     C4  whiten's ddof 1 and eps 1e-8 are the released code's.
 
 Laws
@@ -37,7 +37,8 @@ from ref.spec import bind, spec
 PRESETS = {
     "paper": {"advantage_norm": True, "advantage_clip": 0.12, "policy_clip": 0.2, "value_clip": 0.2, "value_coef": 1.0,
               "pretrain_coef": 1.0},
-    "script": {"advantage_norm": False, "advantage_clip": None, "policy_clip": 0.2, "value_clip": 0.2, "value_coef": 1.0,
+    "script": {"advantage_norm": False, "advantage_clip": None, "policy_clip": 0.2, "value_clip": 0.2,
+    "value_coef": 1.0,
                "pretrain_coef": 0.0},
 }  # fmt: skip
 VALUES = "values[B T], old_values[B T], returns[B T]"
@@ -46,7 +47,8 @@ SIGNATURE = POLICY.replace("mask:", f"{VALUES}, mask:").replace("advantages[B t]
 
 @spec("rl.ppo_max_loss", f"{SIGNATURE}, pretraining[] -> []", grads=("log_probs", "values", "pretraining"))
 def ppo_max_loss(
-    log_probs, old_log_probs, advantages, values, old_values, returns, mask, pretraining, *, advantage_norm, advantage_clip,
+    log_probs, old_log_probs, advantages, values, old_values, returns, mask, pretraining, *, advantage_norm,
+    advantage_clip,
     policy_clip, value_clip, value_coef, pretrain_coef, value_only=False, count=None,
 ):  # fmt: skip
     """The loss of policy and critic together.
@@ -91,8 +93,9 @@ def ppo_max_loss(
     check_policy("ppo_max_loss", *arrays.values(), policy_clip or 0.2, policy_clip or 0.2)
     clips = (advantage_clip, policy_clip, value_clip)
     if any(c is not None and not c > 0 for c in clips) or not (value_coef >= 0 and pretrain_coef >= 0):
-        raise ValueError(f"ppo_max_loss: clips {clips}, value_coef={value_coef}, pretrain_coef={pretrain_coef}; needed clips > 0 "
-                         "or None and coefficients >= 0")  # fmt: skip
+        raise ValueError(
+            f"ppo_max_loss: clips {clips}, value_coef={value_coef}, pretrain_coef={pretrain_coef}; needed clips > 0 "
+            "or None and coefficients >= 0")  # fmt: skip
     if advantage_norm and count is not None:
         raise ValueError("ppo_max_loss: advantage_norm with a count; whiten over the whole batch first")
     critic = value_loss(values, old_values, returns, mask, clip=value_clip, reduction="token-mean", count=count)

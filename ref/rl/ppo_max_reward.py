@@ -8,10 +8,10 @@ Source: Zheng et al. 2023 (2307.04964) sec. 4.3.1 Eq. 16 and sec. 5; the release
 
 Conventions
     C1  mode None, no clip: plain PPO's `kl_reward`, to the bit.
-    C2  paper: normalised and clipped, beta .05; script: scaled, not centred and not clipped, beta .1. PRESETS holds both.
-        The paper's section 5 names the tricks, not each number: the clip .8 is that of its ablation [?].
-    C3  The moments are updated first, then used. ddof 1, eps under no root: a first batch of one score has no deviation and
-        is an error unless mode is None.
+    C2  paper: normalised and clipped, beta .05; script: scaled, not centred and not clipped, beta .1. PRESETS holds
+        both. The paper's section 5 names the tricks, not each number: the clip .8 is that of its ablation [?].
+    C3  The moments are updated first, then used. ddof 1, eps under no root: a first batch of one score has no
+        deviation and is an error unless mode is None.
 
 Laws
     L1 value_is_the_definition              L2 each_trick_off_is_plain_ppo

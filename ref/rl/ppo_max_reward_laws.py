@@ -21,13 +21,16 @@ def _seen(draw, c):
 
 
 space = cases(
-    ID, B=dims(2, 4, large=10), T=dims(1, 4, large=20), before=choose(0, 5), mode=choose("normalise", "scale", None), clip=choose(None, 0.8, 5.0),
-    beta=choose(0.125, 0.0), mask=filled_mask, scores=dyadics("B", -2, 2, 8), log_probs=log_probs, ref_log_probs=log_probs, state=_seen,
+    ID, B=dims(2, 4, large=10), T=dims(1, 4, large=20), before=choose(0, 5), mode=choose("normalise", "scale", None),
+    clip=choose(None, 0.8, 5.0),
+    beta=choose(0.125, 0.0), mask=filled_mask, scores=dyadics("B", -2, 2, 8), log_probs=log_probs,
+    ref_log_probs=log_probs, state=_seen,
     flags={
         "spread": Flag(lambda c: math.sqrt(pooled(c)[2] / max(pooled(c)[0] - 1, 1)) > 0.2),
         "off": Flag(lambda c: c.mode is None and c.clip is None, {"mode": None, "clip": None}),
         "masked": Flag(lambda c: not np.all(c.mask), {"T": dims(2, 4)}),
-        "clips": Flag(lambda c: c.clip is not None and np.any(np.abs(scaled(c)) > c.clip), {"clip": 0.8, "mode": "normalise"}),
+        "clips": Flag(lambda c: c.clip is not None and np.any(np.abs(scaled(c)) > c.clip),
+        {"clip": 0.8, "mode": "normalise"}),
     },
 ).where(spread=True)  # fmt: skip
 
@@ -62,7 +65,8 @@ def limit(c):
 
 
 @law(ID, "L1", closed_form=True, given=space.reach("off", "masked", "clips"),
-     kills=["normalises_when_scaling", "scales_when_normalising", "clip_ignored", "clips_the_total", "moments_after", "deviation_of_the_batch"])  # fmt: skip
+     kills=["normalises_when_scaling", "scales_when_normalising", "clip_ignored", "clips_the_total", "moments_after",
+     "deviation_of_the_batch"])  # fmt: skip
 def value_is_the_definition(impl, c, expect):
     "The score scaled by the moments of all scores, clipped, on the last kept token; -beta (log pi - log ref) on each."
     expect(impl(c)[0], rewards(c), limit(c), scale=8.0)
@@ -93,14 +97,17 @@ def default():
     """The default-size test: standard scores after many that were standard, one token each."""
     x = np.array([1.0, -1.0])
     one = np.ones((2, 1))
-    return (x, -one, -one, one > 0, Moments(np.array(2.0), np.array(0.0), np.array(1.0))), {"mode": "normalise", "clip": None, "beta": 0.0}
+    return (x, -one, -one, one > 0, Moments(np.array(2.0), np.array(0.0), np.array(1.0))), {"mode": "normalise",
+        "clip": None, "beta": 0.0}
 
 
 def plain(scores, lp, ref, mask, state, *, mode, clip, beta, **edit):
     def add(state, x):
         n = state[0] + len(x)
         gap = x.mean() - state[1]
-        return Moments(*(np.asarray(v, scores.dtype) for v in (n, state[1] + gap * len(x) / n, state[2] + ((x - x.mean()) ** 2).sum() + gap**2 * state[0] * len(x) / n)))
+        return Moments(*(np.asarray(v, scores.dtype)
+            for v in (n, state[1] + gap * len(x) / n,
+            state[2] + ((x - x.mean()) ** 2).sum() + gap**2 * state[0] * len(x) / n)))
 
     new = add(state, scores)
     used = edit.get("used", lambda old, new, x: new)(state, new, scores)
@@ -137,12 +144,16 @@ def plainly():
 
 
 _mutant("normalises_when_scaling", "The mean is taken off too.", mode_as=lambda m: "normalise" if m == "scale" else m)
-_mutant("scales_when_normalising", "The mean stays: here it is 0.", mode_as=lambda m: "scale" if m == "normalise" else m)
+_mutant("scales_when_normalising", "The mean stays: here it is 0.", mode_as=lambda m: "scale" if m == "normalise"
+    else m)
 _mutant("clip_ignored", "clip accepted and dropped.", free=True)
 _mutant("clips_the_total", "Clipped after the penalty.", total=True)
-_mutant("moments_after", "Scaled by what was seen before this batch.", plainly, used=lambda old, new, x: old if old[0] > 1 else Moments(*(np.asarray(v) for v in (2.0, 0.0, 1.0))))
-_mutant("deviation_of_the_batch", "Scaled by the batch's own moments.", plainly, used=lambda old, new, x: Moments(len(x), x.mean(), ((x - x.mean()) ** 2).sum()))
+_mutant("moments_after", "Scaled by what was seen before this batch.", plainly, used=lambda old, new, x: old
+    if old[0] > 1 else Moments(*(np.asarray(v) for v in (2.0, 0.0, 1.0))))
+_mutant("deviation_of_the_batch", "Scaled by the batch's own moments.", plainly,
+    used=lambda old, new, x: Moments(len(x), x.mean(), ((x - x.mean()) ** 2).sum()))
 _mutant("always_scales", "Scaled whatever the mode.", mode_as=lambda m: m or "scale", case=lambda: (
-    (np.array([1.0, -1.0]), -np.ones((2, 1)), -np.ones((2, 1)), np.ones((2, 1), bool), Moments(np.array(2.0), np.array(0.0), np.array(1.0))), {"mode": "scale", "clip": None, "beta": 0.0}))  # fmt: skip
+    (np.array([1.0, -1.0]), -np.ones((2, 1)), -np.ones((2, 1)), np.ones((2, 1), bool),
+    Moments(np.array(2.0), np.array(0.0), np.array(1.0))), {"mode": "scale", "clip": None, "beta": 0.0}))  # fmt: skip
 _mutant("moments_of_the_clipped", "The moments of the scaled and clipped scores.", plainly, of_clipped=True)
 _mutant("sum_of_squares_drifts", "An eps is added to M2 at every batch: it piles up.", plainly, half=True)

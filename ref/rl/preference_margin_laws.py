@@ -70,7 +70,7 @@ def gradient_is_one_a_token(impl, c, expect):
 
 @law(ID, "L5", given=space, kills=["chosen_second"])
 def exchanging_the_pair_negates(impl, c, expect):
-    "Chosen and rejected exchanged: -D, to the bit; of one response with itself 0, and its twin with one token more not."
+    "Chosen and rejected exchanged: -D, to the bit; of a response with itself 0, and its twin with one token more not."
     swapped = {n: c[n][:, ::-1].copy() for n in ("log_probs", "ref_log_probs", "mask") if c[n] is not None}
     expect.same(impl(c.replace(**swapped)), -impl(c))
     first = {n: np.repeat(c[n][:, :1], 2, axis=1) for n in swapped}
@@ -88,9 +88,9 @@ def base(lp, mask, **options):
     turn = options.pop("turn", 1.0)
     kept = []
 
-    def f(w, l):
-        kept.append(turn * (w - l))
-        return w - l, np.ones_like(w), -np.ones_like(w)
+    def f(w, r):
+        kept.append(turn * (w - r))
+        return w - r, np.ones_like(w), -np.ones_like(w)
 
     _, d = pair_loss(lp, mask, f=f, count=1, **options)
     return kept[0].astype(lp.dtype), d
@@ -112,7 +112,8 @@ _mutant("sum_and_mean_confused", "dpo-sum-mean: one for the other.", one=True,
         thread="trl#789, trl#1265, torchtune#1291, Liger-Kernel#510",
         value={"of_is": lambda of: "sum" if of == "mean" else "mean"})  # fmt: skip
 _mutant("reference_ignored", "ref_log_probs accepted and dropped.", value={"alone": True})
-_mutant("prompts_counted", "The mask is not asked for the sums.", value={"hide": lambda x, m: np.where(np.isfinite(x), x, 0)})
+_mutant("prompts_counted", "The mask is not asked for the sums.",
+    value={"hide": lambda x, m: np.where(np.isfinite(x), x, 0)})
 _mutant("masked_by_multiplying", "Times the mask: NaN stays.", value={"hide": by_multiplying})
 _mutant("slope_of_the_sum", "1 / n forgotten.", options={"of": "mean"},
         slope={"slope": lambda d, mask: np.sign(d)})  # fmt: skip

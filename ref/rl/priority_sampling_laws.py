@@ -13,12 +13,14 @@ from ref.spec.cases import Flag, cases, dims
 ID = "rl.priority_sampling"
 space = cases(
     ID, n=dims(1, 5, large=30), success=dyadics("n", 0, 1, 8),
-    flags={"open": Flag(lambda c: np.any(c.success < 1)), "mastered": Flag(lambda c: c.n > 1 and np.any(c.success == 1), {"n": dims(3, 5), "success": dyadics("n", 0, 1, 1)}),
+    flags={"open": Flag(lambda c: np.any(c.success < 1)),
+    "mastered": Flag(lambda c: c.n > 1 and np.any(c.success == 1), {"n": dims(3, 5), "success": dyadics("n", 0, 1, 1)}),
            "differ": Flag(lambda c: np.ptp(c.success) > 0, {"n": dims(2, 5)})},
 ).where(open=True)  # fmt: skip
 
 
-@law(ID, "L1", closed_form=True, given=space.reach("mastered", "differ"), kills=["softmax_of_the_failures", "uniform", "by_success", "squared"])
+@law(ID, "L1", closed_form=True, given=space.reach("mastered", "differ"),
+    kills=["softmax_of_the_failures", "uniform", "by_success", "squared"])
 def proportion_to_the_failures(impl, c, expect):
     "(1 - s_i) over the sum of all 1 - s, in fractions."
     failure = [1 - Fraction(float(s)) for s in c.success]

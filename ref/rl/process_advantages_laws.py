@@ -20,21 +20,24 @@ def _steps(draw, c):
 
 
 space = cases(
-    ID, P=dims(1, 2), G=dims(1, 3), B=lambda draw, c: c.P * c.G, S=dims(2, 3), T=dims(3, 6, large=20), ddof=choose(1, 0),
+    ID, P=dims(1, 2), G=dims(1, 3), B=lambda draw, c: c.P * c.G, S=dims(2, 3), T=dims(3, 6, large=20),
+    ddof=choose(1, 0),
     eps=choose(1e-6, 0.25), prompts=lambda draw, c: np.tile(5 * np.arange(c.P) + 2, c.G), steps=_steps,
     ends=lambda draw, c: np.sort(rng(draw).integers(0, c.T, (c.B, c.S)), axis=1), rewards=dyadics("B S", -2, 2, 4),
     mask=lambda draw, c: rng(draw).random((c.B, c.T)) < 0.8,
     flags={
         "several": Flag(lambda c: c.P > 1 and c.G > 1, {"P": 2, "G": dims(2, 3)}),
         "ragged": Flag(lambda c: not np.all(c.steps), {"G": dims(2, 3), "S": dims(2, 3)}),
-        "equal_group": Flag(lambda c: any(np.ptp(g) == 0 for g in groups(c)), {"rewards": lambda draw, c: np.full((c.B, c.S), 0.7)}),
+        "equal_group": Flag(lambda c: any(np.ptp(g) == 0 for g in groups(c)),
+        {"rewards": lambda draw, c: np.full((c.B, c.S), 0.7)}),
     },
 )  # fmt: skip
 
 
 def groups(c):
     """The steps' rewards of each prompt."""
-    return [np.asarray(c.rewards, np.float64)[c.prompts == p][np.asarray(c.steps)[c.prompts == p]] for p in np.unique(c.prompts)]
+    return [np.asarray(c.rewards, np.float64)[c.prompts == p][np.asarray(c.steps)[c.prompts == p]]
+        for p in np.unique(c.prompts)]
 
 
 def definition(c):
@@ -53,7 +56,8 @@ def definition(c):
 
 
 @law(ID, "L1", closed_form=True, given=space.reach("several", "ragged", "equal_group"),
-     kills=["mean_of_the_response", "steps_before", "all_steps_everywhere", "end_excluded", "one_group_of_all", "steps_averaged",
+     kills=["mean_of_the_response", "steps_before", "all_steps_everywhere", "end_excluded", "one_group_of_all",
+     "steps_averaged",
             "padding_steps_counted"])  # fmt: skip
 def value_is_the_definition(impl, c, expect):
     "Each token: the sum of the normalised rewards of its response's steps that end there or later; 0 where masked."
@@ -111,7 +115,8 @@ def plain(rewards, steps, ends, prompts, mask, *, ddof=1, eps=1e-6, **edit):
     ids = edit.get("ids", lambda p: p)(prompts)
     for i in range(len(r)):
         own = ids == ids[i]
-        pool = r[i][steps[i]] if edit.get("response") else r[own][steps[own] if not edit.get("padded") else np.ones_like(steps[own])]
+        pool = r[i][steps[i]] if edit.get("response") else r[own][steps[own] if not edit.get("padded")
+            else np.ones_like(steps[own])]
         mean = pool.mean() if len(pool) else 0.0
         if "hide" in edit:
             mean = r[own].sum() / max(steps[own].sum(), 1)

@@ -30,11 +30,13 @@ space = cases(
     ID, rows=st.lists(st.sampled_from(ROWS), max_size=4), texts=lambda draw, c: column([r[0] for r in c.rows]),
     answers=lambda draw, c: column([r[1] for r in c.rows]), n=lambda draw, c: len(c.rows),
     accuracy_weight=choose(1.0, 0.25), format_weight=choose(1.0, 0.5), language_weight=choose(0.0, 2.0), script="latin",
-    flags={"some": Flag(lambda c: len(c.rows) > 1, {"rows": st.just([ROWS[0], ROWS[1], ROWS[2], ROWS[5]]), "language_weight": 2.0})},
+    flags={"some": Flag(lambda c: len(c.rows) > 1,
+    {"rows": st.just([ROWS[0], ROWS[1], ROWS[2], ROWS[5]]), "language_weight": 2.0})},
 )  # fmt: skip
 
 
-@law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.reach("some"), kills=["language_of_the_whole_text", "weights_ignored", "accuracy_alone", "language_ignored"])
+@law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.reach("some"),
+    kills=["language_of_the_whole_text", "weights_ignored", "accuracy_alone", "language_ignored"])
 def the_weighted_sum(impl, c, expect):
     "The three parts, each known for the text, times their weights."
     weights = (c.accuracy_weight, c.format_weight, c.language_weight)
@@ -42,7 +44,8 @@ def the_weighted_sum(impl, c, expect):
     expect(impl(c), wanted, bounds.rounding(8, 4.0, "float64"), scale=4.0)
 
 
-@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.where(some=True), kills=["right_answers_outside_count"], passes_null=["zeros"])
+@law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.where(some=True), kills=["right_answers_outside_count"],
+    passes_null=["zeros"])
 def a_broken_format_earns_nothing(impl, c, expect):
     "The right answer without its tags, or with a word too many, earns 0 in every part."
     broken = [r for r in ROWS if not r[2][1]]
@@ -63,7 +66,8 @@ def _mutant(name, doc, value):
         known = {(r[0], r[1]): r[2] for r in ROWS}
         parts = [known.get((t, a), (0, 0, 0.0)) for t, a in zip(texts, answers, strict=True)]
         w = (accuracy_weight, format_weight, language_weight)
-        return np.array([value(t, a, p, w) for (t, a), p in zip(zip(texts, answers, strict=True), parts, strict=True)], np.float64)
+        return np.array([value(t, a, p, w) for (t, a), p in zip(zip(texts, answers, strict=True), parts, strict=True)],
+            np.float64)
 
     function.__name__, function.__doc__ = name, doc
     mutant(ID, default_case=default)(function)
@@ -74,4 +78,5 @@ _mutant("language_of_the_whole_text", "The tags are words of the language too.",
 _mutant("weights_ignored", "The plain sum of accuracy and format.", lambda t, a, p, w: p[0] + p[1] + w[2] * p[2])
 _mutant("accuracy_alone", "The format earns nothing.", lambda t, a, p, w: w[0] * p[0] * 2 + w[2] * p[2])
 _mutant("language_ignored", "language_weight accepted and dropped.", lambda t, a, p, w: np.dot(w[:2], p[:2]))
-_mutant("right_answers_outside_count", "The right number anywhere is accurate.", lambda t, a, p, w: np.dot(w, p) + (w[0] if not p[0] and "0.5" in t else 0))
+_mutant("right_answers_outside_count", "The right number anywhere is accurate.",
+    lambda t, a, p, w: np.dot(w, p) + (w[0] if not p[0] and "0.5" in t else 0))

@@ -68,7 +68,8 @@ policy_mutant(ID, "return_of_the_first_token", "The first token's return for all
               value={"a": lambda r, b: (r - b)[:, :1]})  # fmt: skip
 policy_laws(
     ID, space, terms, junk=("log_probs",),
-    kills={"L1": [*whole, "baseline_ignored", "baseline_added", "return_of_the_first_token"], "L2": ["gradient_ascends"],
+    kills={"L1": [*whole, "baseline_ignored", "baseline_added", "return_of_the_first_token"],
+    "L2": ["gradient_ascends"],
            "L3": junk, "L4": numerator, "L5": ["mean_of_means"]},
 )  # fmt: skip
 

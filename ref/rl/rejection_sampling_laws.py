@@ -14,16 +14,19 @@ ID = "rl.rejection_sampling"
 space = cases(
     ID, K=dims(1, 5, large=20), probs=lambda draw, c: (rng(draw).multinomial(64 - c.K, np.full(c.K, 1 / c.K)) + 1) / 64,
     accepted=bools("K", 0.5),
-    flags={"possible": Flag(lambda c: np.any(c.accepted)), "some": Flag(lambda c: np.any(c.accepted) and not np.all(c.accepted), {"K": dims(3, 5)})},
+    flags={"possible": Flag(lambda c: np.any(c.accepted)),
+    "some": Flag(lambda c: np.any(c.accepted) and not np.all(c.accepted), {"K": dims(3, 5)})},
 ).where(possible=True)  # fmt: skip
 
 
-@law(ID, "L1", closed_form=True, given=space.reach("some"), kills=["not_normalised", "uniform_over_the_accepted", "rejected_kept", "draws_less_one"])
+@law(ID, "L1", closed_form=True, given=space.reach("some"),
+    kills=["not_normalised", "uniform_over_the_accepted", "rejected_kept", "draws_less_one"])
 def proportions_of_the_accepted(impl, c, expect):
     "pi over its mass on the accepted there, 0 elsewhere; 1 / mass draws; in fractions."
     p = [Fraction(float(v)) if a else Fraction(0) for v, a in zip(c.probs, c.accepted, strict=True)]
     policy, draws = impl(c)
-    expect(policy, np.array([float(v / sum(p)) for v in p]), bounds.rounding(c.K + 4, 1.0, c.dtype), "policy", scale=1.0)
+    expect(policy, np.array([float(v / sum(p)) for v in p]), bounds.rounding(c.K + 4, 1.0, c.dtype), "policy",
+        scale=1.0)
     expect(draws, np.array(float(1 / sum(p))), bounds.rounding(c.K + 4, float(1 / sum(p)), c.dtype), "draws")
 
 
@@ -60,7 +63,8 @@ def _mutant(name, doc, policy=None, draws=None, case=all_accepted):
     def function(probs, accepted):
         kept = np.where(accepted, probs, 0).astype(np.float64)
         p = kept.sum()
-        found = (kept / p if policy is None else policy(probs.astype(np.float64), accepted, p), 1 / p if draws is None else draws(p))
+        found = (kept / p if policy is None else policy(probs.astype(np.float64), accepted, p), 1 / p if draws is None
+            else draws(p))
         return tuple(np.asarray(x, probs.dtype) for x in found)
 
     function.__name__, function.__doc__ = name, doc
@@ -69,7 +73,8 @@ def _mutant(name, doc, policy=None, draws=None, case=all_accepted):
 
 _mutant("not_normalised", "pi on the accepted, not divided.", lambda pi, a, p: np.where(a, pi, 0))
 _mutant("uniform_over_the_accepted", "All accepted alike.", lambda pi, a, p: a / a.sum())
-_mutant("sharpened", "pi^2 on the accepted, normalised.", lambda pi, a, p: np.where(a, pi**2, 0) / np.where(a, pi**2, 0).sum())
+_mutant("sharpened", "pi^2 on the accepted, normalised.",
+    lambda pi, a, p: np.where(a, pi**2, 0) / np.where(a, pi**2, 0).sum())
 _mutant("rejected_kept", "Divided, but not filtered.", lambda pi, a, p: pi)
 _mutant("draws_less_one", "The number of rejections.", draws=lambda p: 1 / p - 1 + 1 * (p == 1))
 _mutant("expected_failures", "(1 - p) / p + p.", draws=lambda p: (1 - p) / p + p)

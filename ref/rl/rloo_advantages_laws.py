@@ -13,7 +13,8 @@ from ref.spec.cases import Flag, cases, dims, rng
 ID = "rl.rloo_advantages"
 space = cases(
     ID, P=dims(1, 3, large=6), G=dims(2, 4, large=16), B=lambda draw, c: c.P * c.G,
-    prompts=lambda draw, c: rng(draw).permutation(np.repeat(7 * np.arange(c.P) - 3, c.G)), rewards=dyadics("B", -2, 2, 4),
+    prompts=lambda draw, c: rng(draw).permutation(np.repeat(7 * np.arange(c.P) - 3, c.G)),
+    rewards=dyadics("B", -2, 2, 4),
     flags={"several": Flag(lambda c: c.P > 1 and not np.array_equal(c.prompts, np.sort(c.prompts)), {"P": dims(2, 3)})},
 )  # fmt: skip
 
@@ -31,7 +32,8 @@ def value_is_the_definition(impl, c, expect):
     expect(impl(c), np.array(wanted), limit(c), scale=1.0)
 
 
-@law(ID, "L2", closed_form=True, given=space, kills=["own_reward_in_the_baseline", "scaled_by_the_deviation", "inverse_factor"],
+@law(ID, "L2", closed_form=True, given=space,
+    kills=["own_reward_in_the_baseline", "scaled_by_the_deviation", "inverse_factor"],
      passes_null=["identity"])  # fmt: skip
 def expected_gradient_is_exact(impl, c, expect):
     "All K^G groups of three responses: E of (1 / G) sum A_i grad log pi is pi (r - E r), exactly, for G = 2 and 3."

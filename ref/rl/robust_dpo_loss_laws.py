@@ -46,8 +46,8 @@ def base(lp, ref, mask, *, beta=0.1, eps=0.1, of="sum", count=None, **edit):
     """(loss, gradient) in plain NumPy."""
     sign, by = edit.pop("sign", -1.0), edit.pop("by", lambda eps: 1 - 2 * eps)(eps)
 
-    def f(w, l):
-        d = beta * (w - l)
+    def f(w, r):
+        d = beta * (w - r)
         slope = -beta * ((1 - eps) * sigma(-d) - sign * eps * sigma(d)) / by
         return ((1 - eps) * np.logaddexp(0, -d) + sign * eps * np.logaddexp(0, d)) / by, slope, -slope
 
@@ -63,7 +63,8 @@ kills["L1"] += ["conservative_divided", "not_divided"]
 pair_laws(ID, space, terms, kills)
 
 
-@law(ID, "L5", closed_form=True, given=space.where(eps=choose(0.125, 0.25)), kills=["conservative_divided", "not_divided"])
+@law(ID, "L5", closed_form=True, given=space.where(eps=choose(0.125, 0.25)),
+    kills=["conservative_divided", "not_divided"])
 def the_flips_average_to_dpo(impl, c, expect):
     "Both labels of a pair, weighed by how often each is seen: (1 - eps) L(D) + eps L(-D) = -log sigma(beta D)."
     swapped = {n: c[n][:, ::-1].copy() for n in ("log_probs", "ref_log_probs", "mask")}
@@ -77,7 +78,7 @@ def the_flips_average_to_dpo(impl, c, expect):
 @law(ID, "L6", closed_form=True, needs=("vjp",), given=space.where(eps=choose(0.125, 0.25)),
      kills=["slope_negated", "conservative_divided"])  # fmt: skip
 def slope_lies_above_dpos(impl, c, expect):
-    "The pull on a pair is never less than beta eps / (1 - 2 eps), however sure the policy is: DPO's fades, this does not."
+    "The pull on a pair is never less than beta eps / (1 - 2 eps), however sure the policy: DPO's fades, this does not."
     for d in (0.0, 4.0, 24.0):
         now = token_pairs(c, np.array([[-0.5, -0.5 - d]]), np.array([[-0.5, -0.5]]))
         found = -impl.vjp(now, np.array(1.0, c.dtype))["log_probs"][0, 0, 0]

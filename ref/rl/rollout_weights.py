@@ -1,8 +1,8 @@
 """Weights for rollouts whose engine is not the trainer: truncated (TIS) or masked (MIS) importance sampling.
 
 Source: Yao et al. 2025, Your efficient RL framework secretly brings you off-policy RL training, for truncation; Ionides
-2008 (J. Comput. Graph. Stat. 17) Eq. 2 for truncated importance sampling; Liu et al. 2025, When speed kills stability, for
-masking, and for levels of a response.
+2008 (J. Comput. Graph. Stat. 17) Eq. 2 for truncated importance sampling; Liu et al. 2025, When speed kills stability,
+for masking, and for levels of a response.
 
     rho = pi_trainer / pi_rollout, of the same parameters computed by two programs, at level token, sequence or product
     truncate   w = min(rho, high)
@@ -66,14 +66,15 @@ def rollout_weights(log_probs, rollout_log_probs, mask, *, level="token", mode="
 
     >>> import numpy as np
     >>> trainer, rollout = np.log([[0.5, 0.3]]), np.log([[0.1, 0.3]])
-    >>> rollout_weights(trainer, rollout, np.ones((1, 2), bool)), rollout_weights(trainer, rollout, np.ones((1, 2), bool),
-    ...                                                                           mode="mask")
+    >>> mask = np.ones((1, 2), bool)
+    >>> rollout_weights(trainer, rollout, mask), rollout_weights(trainer, rollout, mask, mode="mask")
     (array([[2., 1.]]), array([[0., 1.]]))
     """
     bind("rollout_weights", SIGNATURE, log_probs=log_probs, rollout_log_probs=rollout_log_probs, mask=mask)
     if mode not in MODES or not 0 <= low < high or (mode == "truncate" and low):
-        raise ValueError(f"rollout_weights: mode={mode!r}, low={low}, high={high}; needed mode of {MODES}, 0 <= low < high, "
-                         "and low = 0 to truncate")  # fmt: skip
+        raise ValueError(
+            f"rollout_weights: mode={mode!r}, low={low}, high={high}; needed mode of {MODES}, 0 <= low < high, "
+            "and low = 0 to truncate")  # fmt: skip
     xp = namespace(log_probs, rollout_log_probs, mask)
     rho = importance_ratio(data(log_probs), data(rollout_log_probs), mask, level=level)
     if mode == "truncate":

@@ -21,9 +21,11 @@ def _mask(draw, c):
 
 
 space = cases(
-    ID, B=batch(2, 3, large=6), T=dims(1, 5, large=30), level=choose("token", "sequence", "product"), mode=choose("truncate", "mask"),
+    ID, B=batch(2, 3, large=6), T=dims(1, 5, large=30), level=choose("token", "sequence", "product"),
+    mode=choose("truncate", "mask"),
     bound=choose((0.0, 2.0), (0.5, 1.5), (0.0, 5.0)), low=lambda draw, c: c.bound[0] if c.mode == "mask" else 0.0,
-    high=lambda draw, c: c.bound[1], mask=_mask, log_probs=dyadics("*B T", -2, 0), rollout_log_probs=dyadics("*B T", -2, 0),
+    high=lambda draw, c: c.bound[1], mask=_mask, log_probs=dyadics("*B T", -2, 0),
+    rollout_log_probs=dyadics("*B T", -2, 0),
     flags={"some": Flag(lambda c: 0 not in c.B, {"B": choose((1,), (2,), (2, 3))}),
            "masked": Flag(lambda c: not np.all(c.mask), {"B": choose((2,), (2, 3)), "T": dims(2, 5)}),
            "clear": Flag(lambda c: all(abs(r - b) > 1e-3 for r in np.ravel(ratios(c)) for b in (c.low, c.high) if b)),
@@ -36,9 +38,11 @@ def ratios(c):
     out = np.zeros(c.mask.shape)
     for at in np.ndindex(*c.mask.shape[:-1]):
         kept = c.mask[at]
-        own = [math.exp(float(a) - float(b)) for a, b in zip(c.log_probs[at][kept], c.rollout_log_probs[at][kept], strict=True)]
+        own = [math.exp(float(a) - float(b)) for a,
+            b in zip(c.log_probs[at][kept], c.rollout_log_probs[at][kept], strict=True)]
         whole = math.prod(own)
-        out[at][kept] = own if c.level == "token" else whole if c.level == "product" else whole ** (1 / max(len(own), 1))
+        out[at][kept] = own if c.level == "token" else whole if c.level == "product" else whole ** (1 / max(len(own),
+            1))
     return out
 
 
@@ -48,7 +52,8 @@ def limit(c, size):
 
 
 @law(ID, "L1", closed_form=True, given=space.where(clear=True).reach("some", "masked", "cut"),
-     kills=["engines_exchanged", "masks_for_truncating", "truncates_for_masking", "token_level_always", "clips_below", "low_ignored"])  # fmt: skip
+     kills=["engines_exchanged", "masks_for_truncating", "truncates_for_masking", "token_level_always", "clips_below",
+     "low_ignored"])  # fmt: skip
 def value_is_the_definition(impl, c, expect):
     "min(rho, high), or rho where low <= rho <= high and else 0; 0, exactly, where masked."
     rho = ratios(c)
@@ -69,7 +74,8 @@ def two_engines(c):
     return np.exp(lp.sum(-1)), np.exp(old.sum(-1)), now, bits.sum(-1)
 
 
-@law(ID, "L2", closed_form=True, given=space.where(some=True, T=dims(1, 3), level="product"), kills=["engines_exchanged", "normalised"])
+@law(ID, "L2", closed_form=True, given=space.where(some=True, T=dims(1, 3), level="product"),
+    kills=["engines_exchanged", "normalised"])
 def unbiased_without_a_bound(impl, c, expect):
     "All responses of the rollout engine, the weight unbounded: E_rollout[w f] = E_trainer[f]."
     trainer, rollout, now, f = two_engines(c)
@@ -90,7 +96,8 @@ def the_bias_of_truncation(impl, c, expect):
     weight = np.asarray(impl(now.replace(low=0.0, high=high)), np.float64)[:, 0]
     left = np.maximum(rho - high, 0) * rollout @ f if c.mode == "truncate" else trainer[rho > high] @ f[rho > high]
     near = np.any(np.abs(rho - high) < 1e-4)
-    expect(trainer @ f - rollout @ (weight * f), np.array(left), limit(now, 64.0) + 10.0 * near, "bias", scale=4.0 + 30 * near)
+    expect(trainer @ f - rollout @ (weight * f), np.array(left), limit(now, 64.0) + 10.0 * near, "bias",
+        scale=4.0 + 30 * near)
 
 
 @law(ID, "L4", given=space.where(masked=True), kills=["masked_by_multiplying"], passes_null=["zeros", "constant"])
@@ -123,7 +130,8 @@ def plain(lp, old, mask, *, level="token", mode="truncate", low=0.0, high=2.0, *
     rho = np.exp(gap)
     low = edit.get("low_as", lambda low: low)(low)
     how = edit.get("mode_as", lambda m: m)(mode)
-    w = np.clip(rho, edit.get("floor", 0.0), high) if how == "truncate" else np.where((rho >= low) & (rho <= high), rho, 0)
+    w = np.clip(rho, edit.get("floor", 0.0), high) if how == "truncate" else np.where((rho >= low) & (rho <= high), rho,
+        0)
     w = edit.get("last", lambda w, m: w)(w, mask)
     return (np.where(mask, w, edit.get("rest", 0.0)) if "hide" not in edit else w * mask).astype(lp.dtype)
 
@@ -142,6 +150,7 @@ _mutant("truncates_for_masking", "The bound above it where it was to be dropped.
 _mutant("token_level_always", "The token's ratio at every level.", level_as=lambda x: "token")
 _mutant("clips_below", "Truncated from below too, at 1 / high.", floor=0.5)
 _mutant("low_ignored", "low accepted and dropped.", low_as=lambda low: 0.0)
-_mutant("normalised", "Divided by the mean weight.", last=lambda w, m: w / max(np.where(m, w, 0).sum() / max(m.sum(), 1), 1e-30))
+_mutant("normalised", "Divided by the mean weight.",
+    last=lambda w, m: w / max(np.where(m, w, 0).sum() / max(m.sum(), 1), 1e-30))
 _mutant("masked_by_multiplying", "Times the mask: NaN stays.", hide=lambda x, m: x * m)
 _mutant("masked_tokens_weigh_one", "A masked token weighs 1.", rest=1.0)

@@ -8,7 +8,7 @@ scales rewards by what it has seen.
     M2 = M2_a + M2_b + d^2 n_a n_b / n           M2 = sum of squares about the mean; variance M2 / (n - ddof)
 
 Conventions
-    C1  Whatever the batches, the result is that of all values at once: ranks and micro-batches merge by the same formula.
+    C1  Whatever the batches, the result is that of all values at once: ranks and micro-batches merge by one formula.
     C2  Sums of squares about the mean, never E x^2 - (E x)^2: of a large mean nothing would be left.
     C3  A masked place does not count and may hold anything, NaN too; a batch without a kept place changes nothing.
 

@@ -85,7 +85,8 @@ def a_large_mean_keeps_the_digits(impl, c, expect):
     found = impl(now)
     wanted = n * (n * n - 1) / 12
     off = bounds.rounding(n + 2, 2.0**20, c.dtype)
-    expect(found[2], np.array(wanted), 2 * n * off * (n + off) + bounds.rounding(4 * n, wanted, c.dtype), "M2", scale=4 * n**3)
+    expect(found[2], np.array(wanted), 2 * n * off * (n + off) + bounds.rounding(4 * n, wanted, c.dtype), "M2",
+        scale=4 * n**3)
 
 
 @law(ID, "L4", given=space, kills=["mask_ignored", "masked_by_multiplying"], passes_null=["identity"])
@@ -134,11 +135,14 @@ def _mutant(name, doc, case=first_batch, **edit):
     mutant(ID, default_case=case)(function)
 
 
-_mutant("means_averaged", "The mean of the two means.", mean=lambda a, gap, share, mean: (a + mean) / 2 if share < 1 else mean)
+_mutant("means_averaged", "The mean of the two means.", mean=lambda a, gap, share, mean: (a + mean) / 2 if share < 1
+    else mean)
 _mutant("gap_forgotten", "M2 is added without the distance of the means.", gap=0.0)
-_mutant("variance_for_m2", "The batch's variance is added.", m2=lambda kept, mean, n: ((kept - mean) ** 2).sum() / max(n, 1))
+_mutant("variance_for_m2", "The batch's variance is added.",
+    m2=lambda kept, mean, n: ((kept - mean) ** 2).sum() / max(n, 1))
 _mutant("square_of_the_mean", "E x^2 - (E x)^2: of a large mean nothing is left.",
-        m2=lambda kept, mean, n: ((kept * kept).astype(np.float32).sum() - n * np.float32(mean * mean)).astype(kept.dtype))  # fmt: skip
+        m2=lambda kept, mean, n: ((kept * kept).astype(np.float32).sum() - n
+        * np.float32(mean * mean)).astype(kept.dtype))  # fmt: skip
 _mutant("mask_ignored", "Masked values count.", hide=lambda v, m: v.reshape(-1), n=lambda kept, mask: kept.size)
 _mutant("masked_by_multiplying", "Values times the mask: NaN stays.", hide=lambda v, m: v * m)
 _mutant("state_ignored", "The batch alone.", alone, fresh=True)

@@ -10,7 +10,7 @@ Notation
     A -> advantages[B t], t = T or 1; w -> weights[B].
 
 Conventions
-    C1  c, A and w are data: the gradient is that of log pi alone, also where the ratio is clipped (no token is dropped).
+    C1  c, A and w are data: the gradient is that of log pi alone, also where the ratio is clipped (none is dropped).
     C2  low and high are bounds of the ratio itself, either may be None.
     C3  What is masked may hold anything, NaN too, and changes neither the loss nor a gradient.
 

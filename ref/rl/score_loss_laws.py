@@ -83,7 +83,8 @@ _mutant("scaled_by_the_width", "Weights times kept over width.",
 _mutant("masked_by_multiplying", "Times the mask: NaN stays.", value={"hide": by_multiplying})
 _mutant("slope_through_the_ratio", "The ratio is differentiated too.",
         slope={"slope": lambda d, rho, lp: d * (1 + lp * (np.asarray(rho) != 1))})  # fmt: skip
-_mutant("slope_is_the_score", "-A w: right on policy.", slope={"slope": lambda d, rho, lp: d / np.where(rho == 0, 1, rho)})
+_mutant("slope_is_the_score", "-A w: right on policy.",
+    slope={"slope": lambda d, rho, lp: d / np.where(rho == 0, 1, rho)})
 policy_laws(
     ID, space, terms, cut=False,
     kills={"L1": ["unclipped", "ratio_ignored", "drops_the_clipped", "advantage_per_row"],

@@ -1,7 +1,7 @@
 """Log-probability of a response: the sum of its tokens', or their average, by name.
 
 Source: the chain rule; Rafailov et al. 2023 (2305.18290) Eq. 7 uses the sum, Meng et al. 2024 (2405.14734) Eq. 4 and
-Hong et al. 2024 (2403.07691) Eq. 3 the average. trl #789, #1265, torchtune #1291, Liger-Kernel #510 took one for the other.
+Hong et al. 2024 (2403.07691) Eq. 3 the average. trl #789, #1265, torchtune #1291, Liger-Kernel #510 mixed them up.
 
     sum    log pi(y | x) = sum_{t kept} log pi(y_t | x, y_<t)
     mean   the sum over the number of kept tokens

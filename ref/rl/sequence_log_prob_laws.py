@@ -122,4 +122,5 @@ _mutant("masked_by_multiplying", "Times the mask: NaN stays.",
 _mutant("gradient_of_the_mean", "1 / n whatever was asked for.", _right,
         vjp=lambda g, x, m, *, of="sum": ((g / np.maximum(m.sum(-1), 1))[..., None] * m.astype(x.dtype),))  # fmt: skip
 _mutant("gradient_of_the_masked", "The cotangent everywhere.", _right, vjp=lambda g, x, m, *, of="sum": (
-    np.broadcast_to((g / (np.maximum(m.sum(-1), 1) if of == "mean" else 1))[..., None], x.shape).astype(x.dtype),))  # fmt: skip
+    np.broadcast_to((g / (np.maximum(m.sum(-1), 1) if of == "mean" else 1))[..., None], x.shape).astype(x.dtype),
+    ))  # fmt: skip

@@ -39,8 +39,8 @@ def base(lp, mask, *, beta=2.0, gamma=1.0, count=None, **edit):
     """(loss, gradient) in plain NumPy."""
     target = edit.pop("target", lambda beta, gamma: gamma)(beta, gamma)
 
-    def f(w, l):
-        d = beta * (w - l) - target
+    def f(w, r):
+        d = beta * (w - r) - target
         return np.logaddexp(0, -d), -beta * sigma(-d), beta * sigma(-d)
 
     return pair_loss(lp, mask, f=f, of="mean", count=count, **edit)
@@ -79,4 +79,5 @@ def repeating_a_response_changes_nothing(impl, c, expect):
     twice["mask"][:, 1, c.T :] = False
     _, _, sizes = terms(c)
     slack = bounds.rounding(4 * c.T + 128, np.sum(sizes) / (c.count or c.P), c.dtype)
-    expect(impl(c.replace(**twice, T=2 * c.T)), impl(c), slack, scale=max(float(np.sum(sizes) / (c.count or c.P)), 1e-9))
+    expect(impl(c.replace(**twice, T=2 * c.T)), impl(c), slack,
+        scale=max(float(np.sum(sizes) / (c.count or c.P)), 1e-9))

@@ -188,13 +188,16 @@ _mutant("temperature_ignored", "The logits as they are.", by=1.0)
 _mutant("keeps_all", "Every token but the first, whatever the mask.",
         hide=lambda v, mask: np.where(np.arange(v.shape[-1]) > 0, v, 0))  # fmt: skip
 _mutant("not_normalised", "The logit itself.", normaliser=lambda x: 0.0,
-        case=lambda: ((np.zeros((2, 3, 1)), np.zeros((2, 3), np.int64), same_everywhere()[0][2][:, :3]), {}))  # fmt: skip
+        case=lambda: ((np.zeros((2, 3, 1)), np.zeros((2, 3), np.int64), same_everywhere()[0][2][:, :3]),
+        {}))  # fmt: skip
 _mutant("mask_shifted_too", "The mask of the token before.",
         hide=lambda v, mask: np.where(np.roll(mask, 1, axis=-1) & (np.arange(v.shape[-1]) > 0), v, 0),
-        case=lambda: ((np.zeros((2, 3, 1)), np.zeros((2, 3), np.int64), same_everywhere()[0][2][:, :3]), {}))  # fmt: skip
+        case=lambda: ((np.zeros((2, 3, 1)), np.zeros((2, 3), np.int64), same_everywhere()[0][2][:, :3]),
+        {}))  # fmt: skip
 _mutant("stands_one_before", "The value stands where its logits do.",
         hide=lambda v, mask: np.roll(np.where(mask, v, 0), -1, axis=-1),
-        case=lambda: ((np.zeros((2, 3, 1)), np.zeros((2, 3), np.int64), same_everywhere()[0][2][:, :3]), {}))  # fmt: skip
+        case=lambda: ((np.zeros((2, 3, 1)), np.zeros((2, 3), np.int64), same_everywhere()[0][2][:, :3]),
+        {}))  # fmt: skip
 _mutant("masked_by_multiplying", "Values times the mask: NaN stays.", hide=lambda v, mask: v * mask,
         vjp=lambda g, *a, **o: plain_vjp(g, *a, **o, by=np.multiply))  # fmt: skip
 _mutant("gradient_at_the_token", "The gradient lands on the token's own logits, not on those before it.",

@@ -1,7 +1,7 @@
 """Which tokens of a conversation the policy wrote: the mask of a multi-turn rollout with tools.
 
-Source: the policy gradient theorem is over the policy's own actions; Jin et al. 2025 (2503.09516, Search-R1) sec. 3.2 masks
-retrieved tokens. What a prompt, a user, a tool or a template wrote is observation.
+Source: the policy gradient theorem is over the policy's own actions; Jin et al. 2025 (2503.09516, Search-R1) sec. 3.2
+masks retrieved tokens. What a prompt, a user, a tool or a template wrote is observation.
 
     mask_t = the turn that token t belongs to is the model's
     last_i = the last token of row i that is the model's, where a reward of the whole rollout stands

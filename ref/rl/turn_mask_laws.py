@@ -23,10 +23,13 @@ space = cases(
     ID, B=dims(1, 3), n=dims(0, 4), T=dims(0, 9, large=30), lengths=_lengths, by_model=bools("B n", 0.5),
     tokens=lambda draw, c: rng(draw).integers(0, 9, (c.B, c.T)),
     flags={
-        "mixed": Flag(lambda c: c.n > 1 and np.any(c.by_model) and not np.all(c.by_model) and np.all(c.lengths.sum(-1) > 1),
+        "mixed": Flag(lambda c: c.n > 1 and np.any(c.by_model) and not np.all(c.by_model)
+        and np.all(c.lengths.sum(-1) > 1),
                       {"n": dims(3, 4), "T": dims(7, 9)}),
-        "padded": Flag(lambda c: c.n > 0 and bool(np.any(c.lengths.sum(-1) < c.T)) and np.any(c.lengths), {"n": dims(2, 4), "T": dims(5, 9)}),
-        "nobody": Flag(lambda c: c.T > 0 and not np.any(c.by_model), {"by_model": lambda draw, c: np.zeros((c.B, c.n), bool), "T": dims(1, 5)}),
+        "padded": Flag(lambda c: c.n > 0 and bool(np.any(c.lengths.sum(-1) < c.T)) and np.any(c.lengths),
+        {"n": dims(2, 4), "T": dims(5, 9)}),
+        "nobody": Flag(lambda c: c.T > 0 and not np.any(c.by_model),
+        {"by_model": lambda draw, c: np.zeros((c.B, c.n), bool), "T": dims(1, 5)}),
         "no_turns": Flag(lambda c: c.n == 0, {"n": 0}),
     },
 )  # fmt: skip
@@ -45,7 +48,8 @@ def slowly(c):
 
 
 @law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.reach("mixed", "padded", "nobody", "no_turns"),
-     kills=["first_turn_alone", "tools_counted", "one_late", "padding_counted", "last_turn_for_last", "drops_the_end_token"])  # fmt: skip
+     kills=["first_turn_alone", "tools_counted", "one_late", "padding_counted", "last_turn_for_last",
+     "drops_the_end_token"])  # fmt: skip
 def turn_by_turn(impl, c, expect):
     "The turns written out one token at a time: True where the model wrote, and the last such place of each row."
     mask, last = slowly(c)

@@ -6,9 +6,9 @@ Source: the clipped form is that of Schulman et al. 2017's code (baselines ppo2)
     without a clip   (1/2) reduction of (V - R)^2
 
 Conventions
-    C1  The larger of both (TRL, verl, OpenRLHF, MOSS-RLHF): a value that ran past the clip is not rewarded for it. Where
-        the clipped error is the larger one the gradient is 0.
-    C2  The half stands outside the maximum (TRL: vf_coef and 0.5; some libraries leave it to the coefficient: half=False).
+    C1  The larger of both (TRL, verl, OpenRLHF, MOSS-RLHF): a value that ran past the clip is not rewarded for it.
+        Where the clipped error is the larger one the gradient is 0.
+    C2  The half stands outside the maximum (TRL: vf_coef and 0.5; some leave it to the coefficient: half=False).
     C3  V_old and R are data; masked tokens may hold anything.
 
 Laws

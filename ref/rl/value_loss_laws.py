@@ -25,8 +25,10 @@ from ref.spec.cases import Flag, cases, choose, dims, none_or
 
 ID = "rl.value_loss"
 space = cases(
-    ID, B=dims(1, 3, large=6), T=dims(1, 5, large=40), reduction=choose(*REDUCTIONS), count=none_or(3, 8), mask=any_mask,
-    length=lambda draw, c: 7 if c.reduction == "constant" else None, clip=choose(0.3, 1.2, None), half=choose(True, False),
+    ID, B=dims(1, 3, large=6), T=dims(1, 5, large=40), reduction=choose(*REDUCTIONS), count=none_or(3, 8),
+    mask=any_mask,
+    length=lambda draw, c: 7 if c.reduction == "constant" else None, clip=choose(0.3, 1.2, None),
+    half=choose(True, False),
     old_values=dyadics("B T", -2, 2, 8), returns=dyadics("B T", -2, 2, 8),
     flags={**batch_flags(), "clips": Flag(lambda c: c.clip is not None, {"clip": choose(0.3, 1.2)}),
            "smooth": Flag(lambda c: all(abs(a - b) > 1e-3 for a, b, _ in pieces(c) if b is not None))},
@@ -91,7 +93,8 @@ def gradient_is_the_definition(impl, c, expect):
     expect.holds(size >= 0, "a size")
 
 
-@law(ID, "L3", needs=("vjp",), given=space.where(masked=True), kills=["masked_by_multiplying"], passes_null=["zeros", "constant"])
+@law(ID, "L3", needs=("vjp",), given=space.where(masked=True), kills=["masked_by_multiplying"],
+    passes_null=["zeros", "constant"])
 def masked_junk_is_invisible(impl, c, expect):
     "NaN, inf or 1e30 in masked slots changes no bit, neither of the loss nor of the gradient."
     other, g = with_junk(c, *HOW[:3]), np.array(1.0, c.dtype)
@@ -117,7 +120,8 @@ def any_cut_adds_up(impl, c, expect):
     _, _, size = whole(c)
     for cuts in (k for r in range(1, c.B) for k in itertools.combinations(range(1, c.B), r)):
         parts = [rows_of(c, rows).replace(count=n) for rows in np.split(np.arange(c.B), cuts)]
-        expect(np.array(sum(float(impl(p)) for p in parts)), impl(c), 4 * limit(c, size), f"{len(parts)} parts", scale=size)
+        expect(np.array(sum(float(impl(p)) for p in parts)), impl(c), 4 * limit(c, size), f"{len(parts)} parts",
+            scale=size)
 
 
 # Mutants ---------------------------------------------------------------------------------------------
@@ -130,7 +134,8 @@ def unmoved(**options):
                     {"clip": 0.2, "reduction": "token-mean", **options})  # fmt: skip
 
 
-def base(v, old, r, mask, *, clip=None, half=True, reduction="token-mean", count=None, length=None, empty="refuse", **edit):
+def base(v, old, r, mask, *, clip=None, half=True, reduction="token-mean", count=None, length=None, empty="refuse",
+    **edit):
     hide = edit.get("hide", lambda x, mask: np.where(mask, x, 0))
     w = edit.get("weights", plain_weights)(mask, reduction, count, length, empty)[:, None]
     plain = hide((v - r) ** 2, mask)
@@ -156,7 +161,8 @@ def _mutant(name, doc, thread=None, case=None, slope=None, **edit):
     mutant(ID, vjp=vjp, thread=thread, default_case=case or unmoved())(function)
 
 
-_mutant("minimum_for_the_maximum", "The smaller of both errors: a value is rewarded for running past the clip.", pick=np.minimum)
+_mutant("minimum_for_the_maximum", "The smaller of both errors: a value is rewarded for running past the clip.",
+    pick=np.minimum)
 _mutant("clip_ignored", "clip accepted and dropped.", free=True)
 _mutant("clips_around_the_return", "V clipped around R.", around_return=True, case=unmoved(clip=1.0))
 _mutant("half_always", "1/2 whatever half says.", half_as=True)

@@ -1,14 +1,14 @@
 """VAPO's decoupled, length-adaptive lambda: GAE's decay for the policy, by the length of the response.
 
-Source: Yue et al. 2025 (2504.05118, VAPO) Eq. 6-7; Seed-Thinking-v1.5 (2504.13914) sec. 4; decoupled GAE: Yuan et al. 2025
-(2503.01491, VC-PPO).
+Source: Yue et al. 2025 (2504.05118, VAPO) Eq. 6-7; Seed-Thinking-v1.5 (2504.13914) sec. 4; decoupled GAE: Yuan et al.
+2025 (2503.01491, VC-PPO).
 
     lambda_policy = 1 - 1 / (alpha len),   lambda_critic = 1
     so that sum_{t >= 0} lambda_policy^t = alpha len: the decay reaches as far as the response, in proportion
     a reward on the last of T tokens reaches the first with weight lambda^(T - 1) (gamma 1, GAE's own recursion)
 
 Conventions
-    C1  alpha .05 (the paper's). For len <= 1 / alpha (20) the formula is <= 0 and is clamped to 0: the advantage is delta.
+    C1  alpha .05 (the paper's). For len <= 1 / alpha (20) the formula is <= 0, clamped to 0: the advantage is delta.
     C2  The critic's own target is GAE with lambda 1, the Monte Carlo return: CRITIC_LAMBDA. One lambda for both is PPO.
 
 Laws

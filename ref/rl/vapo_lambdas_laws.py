@@ -17,7 +17,8 @@ space = cases(
 )  # fmt: skip
 
 
-@law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.where(some=True), kills=["not_clamped", "over_the_length", "alpha_divides", "ppo_lambda"])
+@law(ID, "L1", closed_form=True, dtypes=WHOLE, given=space.where(some=True),
+    kills=["not_clamped", "over_the_length", "alpha_divides", "ppo_lambda"])
 def one_less_the_inverse_in_fractions(impl, c, expect):
     "max(0, 1 - 1 / (alpha len)), in fractions."
     wanted = [float(max(Fraction(0), 1 - 1 / (Fraction(c.alpha) * n))) for n in np.ravel(c.lengths).tolist()]
@@ -27,7 +28,7 @@ def one_less_the_inverse_in_fractions(impl, c, expect):
 @law(ID, "L2", closed_form=True, dtypes=WHOLE, given=space.where(some=True), kills=["ppo_lambda", "over_the_length"])
 def the_geometric_sum_is_alpha_len(impl, c, expect):
     """len >= 1 / alpha: sum over t >= 0 of lambda^t = alpha len, added term by term. And by GAE's recursion (gamma 1,
-    V = 0) a reward of 1 on the last of T tokens reaches token 0 with lambda^(T - 1); with lambda 1, the critic's, with 1."""
+    V = 0) a reward of 1 on the last of T tokens reaches token 0 with lambda^(T - 1); with the critic's 1, with 1."""
     n = np.array([40, 80, 200])
     found = np.asarray(impl(c.replace(lengths=n, B=(3,))), np.float64)
     for length, lam in zip(n.tolist(), found, strict=True):
@@ -39,7 +40,8 @@ def the_geometric_sum_is_alpha_len(impl, c, expect):
         advantage = 1.0
         for _ in range(length - 1):
             advantage = 0.0 + lam * advantage  # delta + gamma lambda A'
-        expect(np.array(advantage), np.array(max(1 - 1 / (c.alpha * length), 0.0) ** (length - 1)), 1e-9, "weight at token 0", scale=1.0)
+        expect(np.array(advantage), np.array(max(1 - 1 / (c.alpha * length), 0.0) ** (length - 1)), 1e-9,
+            "weight at token 0", scale=1.0)
 
 
 @law(ID, "L3", closed_form=True, dtypes=WHOLE, given=space, kills=["not_clamped"], passes_null=["zeros"])

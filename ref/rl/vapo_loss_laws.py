@@ -55,7 +55,8 @@ def base(lp, old, a, mask, correct, *, eps_low=0.2, eps_high=0.28, mu=0.1, count
     own = edit.pop("own", lambda right, mask, n: n or max(right.sum(), 1))
     chosen = edit.pop("chosen", lambda correct: correct)(correct)
     mu = edit.pop("mu_of", lambda mu: mu)(mu)
-    loss, d = clip_loss(lp, old, a, mask, eps_low=eps_low, eps_high=eps_high, reduction="token-mean", count=count, **edit)
+    loss, d = clip_loss(lp, old, a, mask, eps_low=eps_low, eps_high=eps_high, reduction="token-mean", count=count,
+        **edit)
     right = mask & chosen[:, None]
     w = right * (mu / own(right, mask, count_correct))
     hide = edit.get("hide", lambda x, mask: np.where(mask, x, 0))
@@ -111,7 +112,8 @@ def any_cut_adds_up(impl, c, expect):
     expect(np.array(found), impl(c), bounds.rounding(4 * c.mask.size + 96, size, c.dtype), scale=size)
 
 
-@law(ID, "L6", closed_form=True, needs=("vjp",), given=space.where(count=None, count_correct=None).reach("right", "none_right"),
+@law(ID, "L6", closed_form=True, needs=("vjp",),
+    given=space.where(count=None, count_correct=None).reach("right", "none_right"),
      kills=["imitates_the_wrong", "likelihood_lowered", "imitates_all"], passes_null=["cached"])  # fmt: skip
 def right_answers_are_imitated(impl, c, expect):
     "Advantages 0: the gradient is -mu / N+ for each kept token of a right response and 0 elsewhere; without one, 0."

@@ -1,7 +1,7 @@
 """Whitening under a mask: mean 0 and variance 1 over the kept places.
 
-Source: Schulman et al. 2015 (1506.02438) sec. 6 normalises advantages so; the masked form is that of Ziegler et al. 2019
-(1909.08593)'s code, whence TRL's and verl's.
+Source: Schulman et al. 2015 (1506.02438) sec. 6 normalises advantages so; the masked form is that of Ziegler et al.
+2019 (1909.08593)'s code, whence TRL's and verl's.
 
     z = (x - m) / sqrt(v + eps)     eps_at="variance"         m, v: mean and variance over the kept places of the scope
     z = (x - m) / (sqrt(v) + eps)   eps_at="deviation"        v = sum (x - m)^2 / (n - ddof)
@@ -71,8 +71,9 @@ def whiten(x, mask, *, shift_mean=True, ddof=1, eps=1e-8, eps_at="variance", sco
     """
     bind("whiten", SIGNATURE, x=x, mask=mask)
     if scope not in SCOPES or eps_at not in EPS_AT or ddof not in (0, 1) or not eps >= 0:
-        raise ValueError(f"whiten: scope={scope!r}, eps_at={eps_at!r}, ddof={ddof}, eps={eps}; needed scope of {SCOPES}, "
-                         f"eps_at of {EPS_AT}, ddof 0 or 1, eps >= 0")  # fmt: skip
+        raise ValueError(
+            f"whiten: scope={scope!r}, eps_at={eps_at!r}, ddof={ddof}, eps={eps}; needed scope of {SCOPES}, "
+            f"eps_at of {EPS_AT}, ddof 0 or 1, eps >= 0")  # fmt: skip
     if moments is not None and scope == "row":
         raise ValueError("whiten: moments given with scope='row'; they are of a whole batch")
     xp = namespace(x, mask)

@@ -22,8 +22,10 @@ def _mask(draw, c):
 
 
 space = cases(
-    ID, B=dims(1, 3, large=6), T=dims(2, 5, large=40), shift_mean=choose(True, False), ddof=choose(1, 0), eps=choose(1e-8, 0.25),
-    eps_at=choose("variance", "deviation"), scope=choose("batch", "row"), moments=None, mask=_mask, x=dyadics("B T", -4, 4, 8),
+    ID, B=dims(1, 3, large=6), T=dims(2, 5, large=40), shift_mean=choose(True, False), ddof=choose(1, 0),
+    eps=choose(1e-8, 0.25),
+    eps_at=choose("variance", "deviation"), scope=choose("batch", "row"), moments=None, mask=_mask,
+    x=dyadics("B T", -4, 4, 8),
     flags={
         "masked": Flag(lambda c: not np.all(c.mask), {"T": dims(3, 5)}),
         "spread": Flag(lambda c: min(deviations(c)) > 0.25),
@@ -71,7 +73,8 @@ def value_is_the_definition(impl, c, expect):
     expect.same(found[~c.mask], np.zeros(int((~c.mask).sum())), "masked")
 
 
-@law(ID, "L2", closed_form=True, given=spread.where(shift_mean=True, eps=1e-8, scope="batch"), kills=["over_all_places", "other_ddof"])
+@law(ID, "L2", closed_form=True, given=spread.where(shift_mean=True, eps=1e-8, scope="batch"),
+    kills=["over_all_places", "other_ddof"])
 def mean_zero_and_variance_one(impl, c, expect):
     "Over the kept places the result has mean 0 and variance 1, up to eps over the variance."
     found, n = np.asarray(impl(c), np.float64)[c.mask], int(np.sum(c.mask))
@@ -89,7 +92,8 @@ def masked_junk_is_invisible(impl, c, expect):
     expect.same(impl(c.replace(x=np.where(c.mask, c.x, junk))), impl(c))
 
 
-@law(ID, "L4", closed_form=True, given=spread.where(shift_mean=True, eps=1e-8), kills=["not_centred"], passes_null=["zeros"])
+@law(ID, "L4", closed_form=True, given=spread.where(shift_mean=True, eps=1e-8), kills=["not_centred"],
+    passes_null=["zeros"])
 def affine_invariance(impl, c, expect):
     "a x + b, a > 0: the same result; a < 0 its negative (eps being small)."
     _, slack = definition(c)
@@ -99,7 +103,8 @@ def affine_invariance(impl, c, expect):
         expect(impl(moved), np.sign(a) * impl(c).astype(np.float64), bound, f"{a} x + {b}", scale=1.0)
 
 
-@law(ID, "L5", given=spread.where(rows=True, scope="batch"), kills=["moments_ignored"], passes_null=["zeros", "constant", "identity"])
+@law(ID, "L5", given=spread.where(rows=True, scope="batch"), kills=["moments_ignored"],
+    passes_null=["zeros", "constant", "identity"])
 def parts_under_pooled_moments(impl, c, expect):
     "Row by row, each with the moments of the whole batch: the whole's rows."
     x = [float(v) for v in c.x[c.mask]]
@@ -144,7 +149,8 @@ def _mutant(name, doc, case=None, **edit):
     mutant(ID, default_case=case or one_row())(function)
 
 
-_mutant("other_ddof", "n for n - 1, and n - 1 for n.", lambda: ((np.array([[1.0, -1.0] * 40000]), np.ones((1, 80000), bool)), {}),
+_mutant("other_ddof", "n for n - 1, and n - 1 for n.",
+    lambda: ((np.array([[1.0, -1.0] * 40000]), np.ones((1, 80000), bool)), {}),
         ddof_as=lambda d: 1 - d)  # fmt: skip
 _mutant("eps_at_the_other_place", "eps added to the deviation, not the variance.",
         at=lambda a: "deviation" if a == "variance" else "variance")  # fmt: skip
