@@ -29,7 +29,7 @@ space = cases(
     shape=choose(((1,), (False,)), ((1,), (True,))),
     multipliers=lambda draw, c: c.shape[0],
     attends=lambda draw, c: c.shape[1],
-    blocks=1,
+    blocks=choose(0, 1),
     heads=choose(1, 2),
     groups=choose(2, 1),
     config=draw_config,
@@ -39,7 +39,7 @@ space = cases(
     labels=ints("N", 0, 2),
     flags={
         "two_levels": Flag(lambda c: len(c.multipliers) > 1 and c.heads > 1 and c.groups > 1 and c.Y != c.X,
-                           {"shape": ((1, 2), (False, True)), "heads": 2, "groups": 2, "Y": 2, "X": 4}),
+                           {"shape": ((1, 2), (False, True)), "heads": 2, "groups": 2, "Y": 2, "X": 4, "blocks": 1}),
         "two_blocks": Flag(lambda c: c.blocks > 1, {"blocks": 2}),
         "two_images": Flag(lambda c: c.N > 1 and len(set(c.labels.tolist())) > 1,
                            {"N": 2, "labels": np.array([0, 2])}),
@@ -69,14 +69,14 @@ def silent_output_is_its_bias(impl, c, expect):
     kills=["skip_in_front", "shortcut_forgotten", "attention_without_residual"],
 )  # fmt: skip
 def one_place_is_a_product_of_matrices(impl, c, expect):
-    """One place, one level, branches silent: h_0 = W x + b by the centre taps, twice h <- S [h, h_0] + s by the
-    shortcuts, out = W silu(GN(h)) + b."""
+    """One place, one level, branches silent: h_0 = W x + b by the centre taps, `blocks` + 1 times
+    h <- S [h, h_0] + s by the shortcuts, out = W silu(GN(h)) + b."""
     ends = ("conv_2.weight", "conv_2.bias", "attention.out.weight", "attention.out.bias")
     c = c.replace(params={n: np.zeros_like(a) if n.endswith(ends) else a for n, a in c.params.items()})
     p = cast(c.params, np.longdouble)
     h0 = c.x[..., 0, 0] @ p["in.weight"][:, :, 1, 1].T + p["in.bias"]
     h = h0
-    for block in range(2):
+    for block in range(c.blocks + 1):
         S = p[f"up.0.{block}.shortcut.weight"][:, :, 0, 0]
         h = np.concatenate([h, h0], 1) @ S.T + p[f"up.0.{block}.shortcut.bias"]
     off = h - h.mean(1, keepdims=True)
