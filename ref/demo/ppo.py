@@ -126,8 +126,8 @@ def _network(layers, net, x):
 def train(task, plan, seed, watch=lambda steps, returns: None, stop=lambda agent, steps: False):
     """(agent, curve): a run of `plan.steps` steps; the curve is [(steps, mean return of the last 100 episodes)].
 
-    `watch` is called after each iteration; `stop`, if it says True, ends the run. ValueError if the plan has fewer steps
-    than one iteration.
+    `watch` is called after each iteration; `stop`, if it says True, ends the run. ValueError if the plan has fewer
+    steps than one iteration.
     """
     with blas_threads(1):  # the products are small
         return _train(task, plan, seed, watch, stop)

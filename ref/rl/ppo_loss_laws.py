@@ -49,7 +49,8 @@ space = policy_cases(
         "refusable": Flag(lambda c: c.level == "token" or bool(np.all(np.any(c.mask, -1)))),
         "bonus": Flag(lambda c: c.entropy is not None, {"with_entropy": True}),
         "empty_row": Flag(lambda c: c.count is not None and not np.all(np.any(c.mask, -1)),
-                          {"count": choose(3, 8), "level": "token", "B": dims(1, 3), "T": dims(1, 3), "mask": emptied_mask}),
+                          {"count": choose(3, 8), "level": "token", "B": dims(1, 3), "T": dims(1, 3),
+                           "mask": emptied_mask}),
     },
 ).where(refusable=True)  # fmt: skip
 policy_laws(
