@@ -2,6 +2,10 @@
 
 A test costs what its process and the children it waited for burn, in setup, call and teardown.
 Each worker measures, the controller sums. Wall time would judge the machine's other work as well.
+
+Not even a CPU second is the same everywhere: a core shared with strangers does half the work in it. So every
+worker times one fixed piece of work again and again between tests; the budgets are seconds of the machine where
+that work takes `REFERENCE`, and grow by the ratio met in the run, at most `SLOWEST` times, and never shrink.
 """
 
 import os
@@ -9,7 +13,9 @@ import resource
 import time
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
+from statistics import fmean
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,14 +34,35 @@ BUDGETS = {
     "": 120.0,
     "tests/autodiff": 60.0,
     "tests/conform": 30.0,
+    "tests/demo": 90.0,  # every command: models trained, killed and resumed, pictures drawn
     "tests/distributed": 120.0,  # real MPI: every process imports for itself, and waits by spinning
     "tests/kernels": 150.0,  # compiling every kernel for two architectures and for the emulation included
     "tests/laws": laws_budget,
     "tests/memory": 30.0,
 }
 
+REFERENCE = 0.0105  # CPU seconds of `fixed_work`
+SLOWEST = 3.0
+EVERY = 1.0  # CPU seconds between two timings of it
+
 _spent = defaultdict(float)
-_clock = 0.0
+_ratios = []
+_clock = _timed = 0.0
+
+
+def fixed_work():
+    """CPU seconds of a loop in Python and of one over small arrays."""
+    start, total, x = time.process_time(), 0, np.arange(64.0)
+    for i in range(50_000):
+        total += i * i
+    for _ in range(5_000):
+        x = x * 0.5 + 1.0
+    return time.process_time() - start
+
+
+def slowness(ratios):
+    """How many seconds here are one where the budgets were set: the mean of the ratios, within 1 and `SLOWEST`."""
+    return min(max(fmean(ratios), 1.0), SLOWEST) if ratios else 1.0
 
 
 def cpu_seconds():
@@ -54,12 +81,12 @@ def area_of(folder, budgets):
     return max((a for a in budgets if a in ("", folder) or folder.startswith(a + "/")), key=len)
 
 
-def areas(spent, budgets):
-    """[(area, seconds used, seconds allowed)] for the seconds spent by folder."""
+def areas(spent, budgets, slower=1.0):
+    """[(area, seconds used, seconds allowed)] for the seconds spent by folder, on a machine `slower` times as slow."""
     used = dict.fromkeys(budgets, 0.0)
     for folder, seconds in spent.items():
         used[area_of(folder, budgets)] += seconds
-    limits = {a: b() if callable(b) else b for a, b in budgets.items()}
+    limits = {a: slower * (b() if callable(b) else b) for a, b in budgets.items()}
     return [(a, used[a], limits[a]) for a in sorted(budgets)]
 
 
@@ -76,20 +103,25 @@ def pytest_runtest_logstart():
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport():
-    global _clock
+    global _clock, _timed
     now = cpu_seconds()
-    outcome = yield
-    outcome.get_result().cpu_seconds = now - _clock
+    report = (yield).get_result()
+    report.cpu_seconds, report.slower = now - _clock, None
+    if not _timed or now - _timed > EVERY:
+        report.slower = fixed_work() / REFERENCE
+        now = _timed = cpu_seconds()
     _clock = now
 
 
 def pytest_runtest_logreport(report):
     _spent[folder_of(report.nodeid)] += report.cpu_seconds
+    if report.slower is not None:
+        _ratios.append(report.slower)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    over = any(used > limit for _, used, limit in areas(_spent, BUDGETS))
+    over = any(used > limit for _, used, limit in areas(_spent, BUDGETS, slowness(_ratios)))
     controller = not hasattr(session.config, "workerinput")
     if controller and enforced() and over and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -98,7 +130,9 @@ def pytest_sessionfinish(session):
 def pytest_terminal_summary(terminalreporter):
     write = terminalreporter.write_line
     terminalreporter.section("CPU seconds")
-    for area, used, limit in areas(_spent, BUDGETS):
+    slower = slowness(_ratios)
+    write(f"one second of the reference took {slower:.2f} here; the budgets are multiplied by it")
+    for area, used, limit in areas(_spent, BUDGETS, slower):
         over = used > limit
         verdict = "  OVER BUDGET" if over and enforced() else ""
         write(f"{area or 'the rest':<28}{used:8.1f} of {limit:6.1f}{verdict}", red=over)

@@ -14,6 +14,7 @@ from tests.meta.floors import root_of_house
 CONFTEST = """
 from tests import budgets
 budgets.BUDGETS = {"": 100.0, "hot": lambda: LIMIT}
+budgets.REFERENCE = REFERENCE
 def pytest_configure(config):
     config.pluginmanager.register(budgets, "cpu-budgets")
 """
@@ -26,10 +27,11 @@ def test_in_a_child(): subprocess.run([sys.executable, "-c", BURN], check=True)
 """
 
 
-def run(folder, limit, *args, **env):
+def run(folder, limit, *args, reference=1e3, **env):
     (folder / "hot").mkdir()
     (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
-    (folder / "hot/conftest.py").write_text(CONFTEST.replace("LIMIT", str(limit)))
+    conftest = CONFTEST.replace("LIMIT", str(limit)).replace("= REFERENCE", f"= {reference}")
+    (folder / "hot/conftest.py").write_text(conftest)
     (folder / "hot/test_hot.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib"]
     path = {"PYTHONPATH": str(root_of_house()), "CLOSEDFORM_PROFILE": "commit",
@@ -52,6 +54,21 @@ def test_within_budget_passes(tmp_path):
     done = run(tmp_path, 60.0)
     assert done.returncode == 0
     assert "OVER BUDGET" not in done.stdout
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0.3, 0), (0.15, 1)])
+def test_a_slower_machine_has_more_seconds_but_not_any_number(tmp_path, limit, code):
+    done = run(tmp_path, limit, "-p", "xdist", "-n", "2", reference=1e-9)  # three times the seconds, no more
+    assert done.returncode == code
+    assert "one second of the reference took 3.00 here" in done.stdout
+
+
+def test_slowness_is_a_mean_within_bounds():
+    assert budgets.slowness([]) == budgets.slowness([0.2, 0.4]) == 1.0
+    assert budgets.slowness([1.0, 2.0]) == 1.5
+    assert budgets.slowness([9.0]) == budgets.SLOWEST
+    assert 0.1 * budgets.REFERENCE < budgets.fixed_work() < 20 * budgets.REFERENCE
+    assert budgets.areas({"a": 1.0}, {"": 2.0, "a": lambda: 4.0}, 1.5) == [("", 0.0, 3.0), ("a", 1.0, 6.0)]
 
 
 def test_a_deep_run_takes_what_it_takes(tmp_path):
