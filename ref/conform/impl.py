@@ -38,7 +38,7 @@ class Target(NamedTuple):
     limit: float | None = None
 
     def offers(self, need):
-        """Whether it can give "vjp", "jvp" or "hvp"; "plan": it works through our communicator alone."""
+        """Whether it can give "vjp", "jvp" or "hvp"; "plan": it works through our communicator or rule alone."""
         if need == "plan":
             return not self.foreign
         return self.differentiable or (need == "vjp" and self.vjp is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import backends
 from ref.conform.impl import of_mutant, own
 from ref.conform.nulls import NUMBERS, nulls
-from ref.conform.runner import run_law
+from ref.conform.runner import run_law, sample, seed_of
 from ref.spec import load_laws
 
 KILL_EXAMPLES = 150
@@ -38,9 +38,9 @@ def verify(specs, *, backend="numpy", form=None, examples=25, seed=None, dtypes=
         )  # fmt: skip
 
 
-def kills(spec, law, mutant, examples=KILL_EXAMPLES):
-    """Whether `law` catches `mutant` within `examples` cases; a crash is not a catch."""
-    found = run_law(law, spec, of_mutant(mutant), dtype=law.dtypes[0], examples=examples)
+def kills(spec, law, mutant, examples=KILL_EXAMPLES, cases=None):
+    """Whether `law` catches `mutant` within `examples` cases, or on the given ones; a crash is not a catch."""
+    found = run_law(law, spec, of_mutant(mutant), dtype=law.dtypes[0], examples=examples, cases=cases)
     return found.verdict == "failed" and not found.broken.what.startswith("raised ")
 
 
@@ -49,41 +49,46 @@ def named_pairs(spec):
     return [(law, spec.mutants[name]) for law in spec.laws.values() for name in law.kills]
 
 
-def full_kills(spec):
-    """{mutant: [labels of the laws that kill it]} over all pairs; a pair no law names gets fewer cases."""
-
-    def cases_for(law, mutant):
-        return KILL_EXAMPLES if mutant.name in law.kills else NULL_EXAMPLES
-
-    return {
-        m.name: [law.label for law in spec.laws.values() if kills(spec, law, m, cases_for(law, m))]
-        for m in spec.mutants.values()
-    }
+def draw(spec, examples=NULL_EXAMPLES):
+    """{law label: cases}: one drawing for every target that `full_kills` and `null_faults` judge."""
+    return {law.label: sample(law.given, examples, seed_of(law)) for law in spec.laws.values()}
 
 
-def null_verdicts(spec, examples=NULL_EXAMPLES):
+def full_kills(spec, drawn=None):
+    """{mutant: [labels of the laws that kill it]} over all pairs; a pair that a law names gets more cases."""
+    drawn = draw(spec) if drawn is None else drawn
+
+    def killed(law, mutant):
+        return kills(spec, law, mutant, cases=drawn[law.label]) or (
+            mutant.name in law.kills and kills(spec, law, mutant)
+        )
+
+    return {m.name: [law.label for law in spec.laws.values() if killed(law, m)] for m in spec.mutants.values()}
+
+
+def null_verdicts(spec, drawn=None):
     """{null: {law label: verdict}} with the guards on, and without them for the closed-form laws.
 
     A guard may catch a null before the law does, so the closed-form laws that must see through zeros, a
     constant and identity on their own are run unguarded as well, under the label `label (unguarded)`.
     """
-    table = {}
+    drawn, table = draw(spec) if drawn is None else drawn, {}
     for name, target in nulls(spec).items():
         row = {}
         for law in spec.laws.values():
-            dtype = law.dtypes[0]
-            row[law.label] = run_law(law, spec, target, dtype=dtype, examples=examples).verdict
+            dtype, cases = law.dtypes[0], drawn[law.label]
+            row[law.label] = run_law(law, spec, target, dtype=dtype, cases=cases).verdict
             if name in NUMBERS and law.closed_form:
-                bare = run_law(law, spec, target, dtype=dtype, examples=examples, guarded=False)
+                bare = run_law(law, spec, target, dtype=dtype, cases=cases, guarded=False)
                 row[f"{law.label} (unguarded)"] = bare.verdict
         table[name] = row
     return table
 
 
-def null_faults(spec, examples=NULL_EXAMPLES):
+def null_faults(spec, drawn=None):
     """What is wrong with an algorithm's laws in the face of the nulls: a list of sentences, [] if none."""
     faults = []
-    for name, row in null_verdicts(spec, examples).items():
+    for name, row in null_verdicts(spec, drawn).items():
         guarded = {k: v for k, v in row.items() if "unguarded" not in k}
         if "failed" not in guarded.values():
             faults.append(f"{spec.id}: the null {name} passes every law")

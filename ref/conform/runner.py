@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.errors import Flaky, Unsatisfiable
+from hypothesis.errors import Flaky, Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.internal.conjecture import providers
 
 from ref.conform.expect import Expect, LawBroken
@@ -93,6 +93,7 @@ def run_law(
     seed=None,
     guarded=True,
     given=None,
+    cases=None,
 ):
     """Judge `target` by `law`.
 
@@ -109,6 +110,8 @@ def run_law(
         Else derived from the law's id and label, so that every run is the same.
     given : Cases, optional
         A narrower input space than the law's own.
+    cases : list of Case, optional
+        Judge copies of these, drawn before, and draw none: many targets then share one drawing.
 
     Returns
     -------
@@ -116,18 +119,37 @@ def run_law(
     """
     if not all(target.offers(need) for need in law.needs):
         return outcome_of(law, backend, form, dtype, "not_applicable", None, 0.0)
-    run = _Run(law, spec, target, backend, form, dtype, guarded)
-    started = time.perf_counter()
-    verdict = _search(run, given or law.given, examples, shrink, seed)
+    started, setup = time.perf_counter(), (law, spec, target, backend, form, dtype, guarded)
+    run, verdict = _Run(*setup), None
+    if cases:
+        examples, verdict = len(cases), _go_through(run, cases)
+    if verdict is None:
+        run = _Run(*setup)
+        verdict = _search(run, given or law.given, examples, shrink, seed)
     if verdict == "passed":
         verdict = _check_coverage(run, given or law.given, examples)
     return outcome_of(law, backend, form, dtype, verdict, run, time.perf_counter() - started)
 
 
+def seed_of(law):
+    """The seed of a law's runs, so that every run is the same."""
+    return zlib.crc32(f"{law.id} {law.label}".encode())
+
+
+def _go_through(run, cases):
+    """The verdict over copies of `cases`; None if one of them says nothing of this target: others must be drawn."""
+    try:
+        return "passed" if all(run.judge(case.copy()) for case in cases) else "failed"
+    except NotOffered:
+        return "not_applicable"
+    except UnsatisfiedAssumption:
+        return None
+
+
 def _search(run, given, examples, shrink, seed):
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     if seed is None:
-        seed = zlib.crc32(f"{run.law.id} {run.law.label}".encode())
+        seed = seed_of(run.law)
 
     failures = []
 

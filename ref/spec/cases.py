@@ -11,6 +11,7 @@ have met. A flag is a predicate with an optional construction, so that rare clas
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -198,6 +199,10 @@ class Case:
             return lay_out(value, layout) if isinstance(value, np.ndarray) else value
 
         return Case(self.spec, {**self._fields, **{n: laid(n, v) for n, v in fields.items()}})
+
+    def copy(self):
+        """The same case in memory of its own: what is written into the one does not reach the other."""
+        return Case(self.spec, copy.deepcopy(self._fields))
 
     def call_fields(self):
         """{name: value} of what the function is called with."""

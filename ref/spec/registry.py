@@ -34,7 +34,8 @@ class Law:
     """A property that every implementation of an algorithm has.
 
     `run(impl, case, expect)` calls the implementation on the case and states what must hold. `needs` names
-    what the implementation must offer besides the call ("vjp", "jvp", "hvp"; "plan" for collectives).
+    what the implementation must offer besides the call ("vjp", "jvp", "hvp"; "plan": it works through
+    our communicator or rule alone, and so shows its schedule).
     `kills` names the mutants it must catch, `passes_null` the null implementations that obey it by nature.
     A law that kills nothing is labelled `documentation`.
     """

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from hypothesis import assume
 
 from ref.conform.impl import Impl, Target
 from ref.conform.nulls import nulls
@@ -15,9 +16,9 @@ SPEC = get(ID)
 SPACE = SPEC.laws["L3"].given
 
 
-def judge(run, given=SPACE, function=SPEC.function, **options):
+def judge(run, given=SPACE, function=SPEC.function, cases=None, **options):
     law = Law(id=ID, label="T1", run=run, given=given, **options)
-    return run_law(law, SPEC, Target("t", function, differentiable=False), examples=30)
+    return run_law(law, SPEC, Target("t", function, differentiable=False), examples=30, cases=cases)
 
 
 def call(impl, c, expect):
@@ -153,3 +154,40 @@ def test_choose_and_impl_serve_one_call_without_guards():
     c = sample(SPACE.where(T=choose(2), S=2), 1)[0].astype("float32")
     out = Impl(SPEC, Target("t", SPEC.function), dtype="float32", guarded=False)(c)
     assert out.dtype == np.float32
+
+
+def test_cases_drawn_before_are_judged_as_copies():
+    drawn = sample(SPACE, 20)
+    before = [c.q.copy() for c in drawn]
+
+    def writes(impl, c, expect):
+        impl(c)
+        c.q[...] = 0.0
+        expect.same(c.q, c.q)
+
+    seen = []
+
+    def watches(impl, c, expect):
+        seen.append(c.q.copy())
+        expect.same(impl(c), impl(c))
+
+    for run in (writes, watches):
+        found = judge(run, cases=drawn)
+        assert (found.verdict, found.examples) == ("passed", 20)
+    assert all(np.array_equal(a, b) and np.array_equal(a, c.q) for a, b, c in zip(seen, before, drawn, strict=True))
+    broken = judge(lambda impl, c, expect: expect.same(np.asarray(c.q.size), np.asarray(-1)), cases=drawn)
+    assert (broken.verdict, broken.examples) == ("failed", 1)
+
+
+def test_others_are_drawn_where_a_case_says_nothing_of_the_target():
+    drawn = sample(SPACE, 20)
+    least = min(c.q.size for c in drawn)
+
+    def picky(impl, c, expect):
+        assume(c.q.size > least)
+        expect.same(impl(c), impl(c))
+
+    found = judge(picky, cases=drawn)
+    assert (found.verdict, found.examples) == ("passed", 20)
+    premises = judge(call, given=SPACE.where(S=0, T=dims(1, 3), some=True), cases=[])
+    assert premises.verdict == "failed" and "premises" in str(premises.broken)

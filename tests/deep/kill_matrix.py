@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from ref.conform.matrix import full_kills, null_faults
+from ref.conform.matrix import draw, full_kills, null_faults
 from ref.spec import all_specs, get, load_laws
 
 
@@ -16,14 +16,14 @@ def judge(id):
     """(lines to print, faults) of one algorithm."""
     load_laws([id])
     spec, started = get(id), time.process_time()
-    lines, faults = [], []
-    table = full_kills(spec)
+    lines, faults, drawn = [], [], draw(spec)
+    table = full_kills(spec, drawn)
     for mutant, labels in table.items():
         lines.append(f"{id:32} {mutant:32} {' '.join(labels) or 'SURVIVES'}")
         missing = {x.label for x in spec.laws.values() if mutant in x.kills} - set(labels)
         if missing or not labels:
             faults.append(f"{id}: {mutant} survives {sorted(missing) or 'every law'}")
-    found = null_faults(spec)
+    found = null_faults(spec, drawn)
     spent = time.process_time() - started
     lines.append(f"{id:32} {len(table)} mutants, {len(found)} faults with nulls, {spent:.1f} CPU s")
     return lines, faults + found
