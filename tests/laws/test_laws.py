@@ -26,13 +26,13 @@ def test_law_holds(spec, law):
     if "numpy" not in spec.backends:
         pytest.fail(f"{spec.id} is not declared for numpy, which every algorithm is")
     rows = [(form, dtype) for form in spec.forms("numpy") for dtype in law.dtypes]
-    least = 3 * len(law.given.edges) + 5
-    drawn = sample(law.given, max(12, least), seed_of(law)) if len(rows) > 1 and not DEEP else None
+    space, least = law.given.grow() if DEEP else law.given, 3 * len(law.given.edges) + 5
+    most = max(EXAMPLES["float64"], least)
+    drawn = sample(space, most, seed_of(law) if SEED is None else SEED) if len(rows) > 1 else None
     for form, dtype in rows:
-        examples = max(EXAMPLES.get(dtype, 8), least)
-        given = law.given.grow() if DEEP else law.given
+        given, examples = space, max(EXAMPLES.get(dtype, 8), least)
         if dtype == "float32" and not DEEP:  # the edges were met in float64
-            given, examples = given.unreached(), EXAMPLES[dtype]
+            given, examples = space.unreached(), EXAMPLES[dtype]
         found = run_law(
             law, spec, own(spec), form=form, dtype=dtype, examples=examples, seed=SEED, given=given,
             cases=drawn and drawn[:examples],
