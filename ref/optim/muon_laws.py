@@ -173,8 +173,8 @@ def commutes_with_transposition_and_signs(impl, c, expect):
 
 
 @law(
-    ID, "L8", given=space.where(steps=2, values=("normal",)), kills=["velocity_kept_outside"],
-    passes_null=["zeros", "constant", "identity"],
+    ID, "L8", given=space.where(steps=2, values=("normal",), memory="C"), kills=["velocity_kept_outside"],
+    passes_null=["zeros", "constant", "identity"],  # what is read back is C: BLAS may round another layout otherwise
 )  # fmt: skip
 def continues_from_a_saved_state(impl, c, expect):
     "Stopped after any step, written to bytes, read back and continued: the bits of the straight run."
