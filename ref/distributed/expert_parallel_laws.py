@@ -34,7 +34,7 @@ def _router(draw, c):
 
 
 space = cases(
-    ID, n=choose(2, 1, 3, 4), comm=world, e=dims(1, 2), d=dims(1, 3), F=dims(1, 3), kind=choose("wild", "whole"),
+    ID, n=choose(2, 1, 3, 4, 8), comm=world, e=dims(1, 2), d=dims(1, 3), F=dims(1, 3), kind=choose("wild", "whole"),
     crowd=choose(False, True), x=_tokens, router=_router,
     up=lambda draw, c: [numbers(draw, c, c.e, c.d, c.F) for _ in range(c.n)],
     down=lambda draw, c: [numbers(draw, c, c.e, c.F, c.d) for _ in range(c.n)],
