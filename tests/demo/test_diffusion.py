@@ -185,7 +185,7 @@ def test_every_solver_finds_one_image_within_its_budget(point, name):
 
 @pytest.mark.parametrize("name", diffusion_solvers.SOLVERS)
 def test_every_solver_finds_the_spread_of_a_gaussian(monkeypatch, name):
-    """N(1, .25 I): 60 evaluations bring its mean and deviation; ancestral steps the deviation of their own recursion."""
+    """N(1, .25 I): 60 evaluations bring its mean and deviation; ancestral steps that of their own recursion."""
     bars = diffusion.schedule()
     logs = np.concatenate([[0.0], np.log(bars)])
 
