@@ -29,7 +29,7 @@ def parameter_shapes(hidden=HIDDEN):
     """{name: shape}.
 
     >>> sum(int(np.prod(s)) for s in parameter_shapes().values())
-    463168
+    463360
     """
     shapes = {"class.weight": (CLASSES + 1, EMBEDDED)}
     for name, before in (("in", PIXELS), ("time", EMBEDDED), ("label", EMBEDDED)):

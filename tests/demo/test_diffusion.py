@@ -142,6 +142,27 @@ def test_training_is_a_function_of_its_seed_and_lowers_the_loss(few):
     assert np.mean(one.losses[-5:]) < 0.6 * np.mean(one.losses[:5])
 
 
+def test_training_draws_every_step_and_each_image_with_its_label(few, monkeypatch):
+    seen, loss, network = [], diffusion.simple_loss, digits_net.network
+
+    def watched_loss(x, t, noise, bars, *, model):
+        seen.append([x, t, noise, None])
+        return loss(x, t, noise, bars, model=model)
+
+    def watched_network(x, t, labels, p, *, steps):
+        seen[-1][3] = labels
+        return network(x, t, labels, p, steps=steps)
+
+    monkeypatch.setattr(diffusion, "simple_loss", watched_loss)
+    monkeypatch.setattr(digits_net, "network", watched_network)
+    diffusion.train(few, diffusion.Plan(steps=2, batch=1500))
+    x, t, noise, labels = (np.concatenate(a) for a in zip(*seen, strict=True))
+    assert set(t) == set(range(1, 201))  # 3000 draws: all but never one is missing in this seed
+    at = {row.tobytes(): label for row, label in zip(few.x, few.labels, strict=True)}
+    assert [at[row.tobytes()] for row in x] == labels.tolist() and len({r.tobytes() for r in x}) > 90
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
+
+
 def test_the_schedule_ends_in_noise():
     bars = diffusion.schedule()
     assert len(bars) == 200 and bars[-1] < 1e-4 and bars[0] == 1 - 5e-4

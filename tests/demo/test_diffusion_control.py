@@ -58,7 +58,7 @@ def test_shuffled_samples_are_judged_by_their_own_images_edges(few, monkeypatch)
         return np.stack([images[np.abs(known - c).sum((1, 2, 3)).argmin()] for c in conditions])
 
     monkeypatch.setattr(diffusion_control, "_steered", steered)
-    monkeypatch.setattr(diffusion_control, "_base", lambda *_: 0 * images)
+    monkeypatch.setattr(diffusion_control, "_base", lambda params, labels, config: images * np.any(labels != 10))
     monkeypatch.setattr(diffusion_control, "ddim", lambda noise, *, model, **_: model[:, None])
     found = diffusion_control.errors(None, None, few.held_x)
     assert found.control < 1e-12
