@@ -41,15 +41,15 @@ def visited():
 def our_step(threads):
     from autodiff import value_and_grad
     from backends.fused.numpy.adamw import adamw_
+    from backends.fused.numpy.ema import ema_
     from backends.threads import threads as thread_count
     from ref.demo.diffusion import model
     from ref.diffusion.simple_loss import simple_loss
-    from ref.optim.ema import ema, start_at
 
     values, x, labels, t, noise, _ = start()
     flat, params = views(values)
     gradient, slots = views(values)
-    m, v, average = np.zeros_like(flat), np.zeros_like(flat), [start_at(flat)]
+    m, v, average = np.zeros_like(flat), np.zeros_like(flat), flat.copy()
     count, bars = iter(range(1, 10**9)), schedule()
 
     def loss(params):
@@ -65,7 +65,7 @@ def our_step(threads):
         with thread_count(threads):
             gradients()
             adamw_(flat, gradient, m, v, next(count), lr=RATE, beta1=BETA1, beta2=BETA2, eps=EPS, weight_decay=0.0)
-            average[0] = ema(flat, average[0], decay=KEPT, corrected=False)[1]
+            ema_(average, flat, decay=KEPT)
 
     return Engine({"step": step}, lambda: {"loss": gradients(), **{n: a.copy() for n, a in slots.items()}})
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from autodiff import value_and_grad
 from backends.fused.numpy.adamw import adamw_
+from backends.fused.numpy.ema import ema_
 from backends.threads import blas_threads
 from ref.demo import checkpoint_file, digits_net
 from ref.demo.digits import PIXELS, SAMPLES, asked
@@ -24,7 +25,6 @@ from ref.diffusion.alpha_bar import alpha_bar
 from ref.diffusion.ddpm import ddpm
 from ref.diffusion.linear_schedule import linear_schedule
 from ref.diffusion.simple_loss import simple_loss
-from ref.optim.ema import ema, start_at
 
 T = 200
 BETAS = (5e-4, 0.1)  # the paper's 1e-4 .. 0.02 of 1000 steps, times 1000 / T
@@ -62,7 +62,7 @@ def descend(params, loss, plan, *, watch=lambda step, losses: None):
     """
     flat, views = flattened(params)
     gradient, slots = flattened(params)
-    m, v, average = np.zeros_like(flat), np.zeros_like(flat), start_at(flat)
+    m, v, average = np.zeros_like(flat), np.zeros_like(flat), flat.copy()
     step, losses, started = value_and_grad(loss), [], time.process_time()
     with blas_threads(1):  # the same bits on every machine of one kind
         for k in range(plan.steps):
@@ -74,9 +74,9 @@ def descend(params, loss, plan, *, watch=lambda step, losses: None):
                 slot[...] = found[name]
             rate = plan.lr * (1 - k / plan.steps)
             adamw_(flat, gradient, m, v, k + 1, lr=rate, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0)
-            _, average = ema(flat, average, decay=plan.decay, corrected=False)
+            ema_(average, flat, decay=plan.decay)
             watch(k + 1, losses)
-    return Trained(cut(average.average, params), losses, time.process_time() - started)
+    return Trained(cut(average, params), losses, time.process_time() - started)
 
 
 def flattened(values):
