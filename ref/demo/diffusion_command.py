@@ -122,7 +122,7 @@ def _draw(data, judge, params, x, out):
     grid = {str(k): x[k : SHOWN * SHOWN : SHOWN] for k in range(SHOWN)}
     left, states, guesses = diffusion.strip(params)
     rows = {f"{t} steps left": s for t, s in zip(left, states, strict=True)}
-    rows |= {f"x_0 seen from {t}": s for t, s in zip(left[:-1], guesses[:-1], strict=True)}
+    rows |= {f"x_0 from {t}": s for t, s in zip(left[:-1], guesses[:-1], strict=True)}
     first = np.clip(x[: 2 * SHOWN], -1, 1)
     _, at = digits.nearest(first.astype(np.float64), judge.training)
     pairs = {"samples": first[:SHOWN], "nearest": data.x[at[:SHOWN]]}

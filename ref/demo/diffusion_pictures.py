@@ -38,7 +38,7 @@ def image_rows(path, rows, title="") -> Path:
         )
     bordered = [np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=0.0) for x in images.values()]
     sheet = np.concatenate([np.concatenate(x, axis=1) for x in bordered])
-    axes, save = _axes((0.55 * counts.pop() + 2, 0.55 * len(images) + 0.6))
+    axes, save = _axes((0.55 * counts.pop() + 3, 0.55 * len(images) + 0.6))
     axes.imshow(sheet, cmap="gray_r", vmin=-1, vmax=1)
     axes.set_yticks([(k + 0.5) * (SIDE + 2) - 0.5 for k in range(len(images))], list(images))
     axes.set_xticks([])
