@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ref.cli import budget, collectives, tables
-from ref.demo import commands, density_command, train_rl
+from ref.demo import commands, density_command, diffusion_command, train_rl
 from ref.spec import UnknownId, all_specs, get, load_laws
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ commands.register(app)
 budget.register(app)
 collectives.register(app)
 density_command.register(app)
+diffusion_command.register(app)
 train_rl.register(app)
 out, err = Console(), Console(stderr=True)
 

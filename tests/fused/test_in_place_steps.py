@@ -5,16 +5,18 @@ import pytest
 
 from backends.fused.numpy._blocks import BLOCK, JOB, _jobs
 from backends.fused.numpy.adamw import adamw_
+from backends.fused.numpy.ema import ema_
 from backends.fused.numpy.lion import lion_
 from backends.fused.numpy.sgd import sgd_
 from backends.threads import threads
 from ref.conform.impl import Target
 from ref.conform.runner import run_law
+from ref.optim.ema import EmaState
 from ref.optim.lion import LionState
 from ref.optim.sgd import SgdState
 from ref.spec import get, load_laws
 
-load_laws(["optim.sgd", "optim.lion"])
+load_laws(["optim.sgd", "optim.lion", "optim.ema"])
 
 
 def sgd_in_place(param, grad, state, *, form="torch", **options):
@@ -29,8 +31,16 @@ def lion_in_place(param, grad, state, **options):
     return p.reshape(param.shape), LionState(m.reshape(param.shape))
 
 
+def ema_in_place(param, state, *, decay=0.999, corrected=True):
+    e, t = state.average.flatten(), state.t + 1
+    ema_(e, param.flatten(), decay=decay)
+    e = e.reshape(param.shape)
+    return (e / (1 - decay**t)).astype(e.dtype) if corrected else e.copy(), EmaState(e, t)
+
+
 ROWS = [("optim.sgd", sgd_in_place, law) for law in get("optim.sgd").laws.values()]
 ROWS += [("optim.lion", lion_in_place, law) for law in get("optim.lion").laws.values()]
+ROWS += [("optim.ema", ema_in_place, law) for law in get("optim.ema").laws.values()]
 
 
 @pytest.mark.parametrize("id, function, law", ROWS, ids=[f"{id}-{law.label}" for id, _, law in ROWS])
@@ -43,7 +53,8 @@ def test_the_in_place_form_obeys_the_laws(id, function, law):
 
 
 def test_the_laws_catch_a_wrong_in_place_form():
-    """Nesterov's look ahead taken from half of the velocity; Lion's signs from the new momentum."""
+    """Nesterov's look ahead taken from half of the velocity; Lion's signs from the new momentum; the average's weights
+    exchanged."""
 
     def half(param, grad, state, *, form="torch", **options):
         out, new = sgd_in_place(param, grad, state, form=form, **options)
@@ -52,8 +63,13 @@ def test_the_laws_catch_a_wrong_in_place_form():
     def late(param, grad, state, *, beta1=0.9, beta2=0.99, **options):
         return lion_in_place(param, grad, state, beta1=beta2, beta2=beta2, **options)
 
+    def exchanged(param, state, *, decay=0.999, corrected=True):
+        found, new = ema_in_place(param, state, decay=1 - decay, corrected=False)
+        return (found / (1 - decay**new.t)).astype(found.dtype) if corrected else found, new
+
     for id, wrong, name in (
         ("optim.sgd", half, "quadratic_is_a_matrix_power"), ("optim.lion", late, "the_sign_is_of_the_interpolation"),
+        ("optim.ema", exchanged, "an_impulse_fades_geometrically"),
     ):  # fmt: skip
         law = next(x for x in get(id).laws.values() if x.name == name)
         assert run_law(law, get(id), Target("wrong", wrong, differentiable=False), examples=60).verdict == "failed"
