@@ -95,19 +95,19 @@ def gathered(comm, function, x, length, out):
     return out, chunks(out, n)
 
 
-def own_range(comm, function, what, rows, length=None):
-    """(first, one past the last) of the `length` rows that this rank has, `rows` of them.
+def own_range(comm, function, own, length=None, *, names):
+    """(first, one past the last) of the `length` entries that this rank has, `own` of them; n `own` if not given.
 
     Raises
     ------
     ValueError
-        The cut of `length` gives this rank another number of rows.
+        The cut of `length` gives this rank another number; the message calls them by `names`, (own, length).
     """
     n, r = comm.size, comm.rank
-    cut = bounds(rows * n if length is None else length, n)
-    if cut[r + 1] - cut[r] != rows:
+    cut = bounds(own * n if length is None else length, n)
+    if cut[r + 1] - cut[r] != own:
         raise ValueError(
-            f"{function}: {what} has {rows} rows on rank {r} of {n}; length={length} gives it {cut[r + 1] - cut[r]}"
+            f"{function}: rank {r} of {n} has {names[0]}={own} of {names[1]}={length}; needed {cut[r + 1] - cut[r]}"
         )
     return cut[r], cut[r + 1]
 

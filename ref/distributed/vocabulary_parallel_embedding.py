@@ -72,7 +72,7 @@ def vocabulary_parallel_embedding(comm, weight, ids, *, vocabulary=None, algorit
     """
     function = "vocabulary_parallel_embedding"
     dims = bind(function, "weight[V_r d], ids:int[*B]", weight=weight, ids=ids)
-    first, end = own_range(comm, function, "weight", dims["V_r"], vocabulary)
+    first, end = own_range(comm, function, dims["V_r"], vocabulary, names=("V_r", "vocabulary"))
     check_ids(function, "ids", ids, dims["V_r"] * comm.size if vocabulary is None else vocabulary)
     xp = namespace(weight)
     mine = (ids >= first) & (ids < end)

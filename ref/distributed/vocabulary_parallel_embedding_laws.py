@@ -95,7 +95,7 @@ wrong = wrong_on_ranks(ID, "weight", default_case=even)
 
 def parts(comm, weight, ids, vocabulary, first=None, mask=None):
     """(namespace, this rank's part), with edits."""
-    own, end = own_range(comm, "a mutant", "weight", len(weight), vocabulary)
+    own, _ = own_range(comm, "a mutant", len(weight), vocabulary, names=("V_r", "vocabulary"))
     first = own if first is None else first
     xp, mine = namespace(weight), (ids >= first) & (ids < first + len(weight))
     if not len(weight):
