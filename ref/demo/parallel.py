@@ -81,6 +81,7 @@ class ParallelRun(Run):
         if plan.batch < copies:
             raise ValueError(f"ParallelRun: a batch of {plan.batch} for {copies} ranks; needed a sequence each")
         self.comm, self.mode, self.dtype, self.losses = comm, mode, np.dtype(dtype), []
+        self.sent = 0  # bytes of the steps of this process; checkpoints are not steps
         super().__init__(text, merges, config, plan)
 
     def _make(self, values):
@@ -98,7 +99,7 @@ class ParallelRun(Run):
         return np.array_split(np.arange(self.plan.batch), copies.size)[copies.rank]
 
     def _advance(self):
-        plan = self.plan
+        plan, before = self.plan, self.comm.traffic.bytes_sent
         window, keeps = self._drawn()
         rows = self._rows()
 
@@ -112,6 +113,7 @@ class ParallelRun(Run):
             weight_decay=plan.weight_decay, max_norm=plan.max_norm,
         )  # fmt: skip
         self.losses.append(mean)
+        self.sent += self.comm.traffic.bytes_sent - before
         return self._noted(mean, window)
 
     def collect(self):
@@ -217,14 +219,13 @@ def train(out, mode, *, steps, sizes, vocabulary, double, recompute, resume, aga
     P = parameter_count(config)
     mode = f"tp {ways} x dp {comm.size // ways}" if mode == "tp" else mode
     console.print(f"{mode} on {comm.size} ranks, {run.dtype}; {P} parameters, {plan.batch} x {plan.context} tokens")
-    first, before = run.step, comm.traffic.count().bytes_sent
+    first = run.step
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=comm.rank > 0) as bar:
         task = bar.add_task("training", total=plan.steps, completed=run.step)
         run_to_the_end(run, out, watch=lambda run, bits: bar.update(
             task, completed=run.step, description=f"loss {run.losses[-1]:.4f}, {bits:.3f} bits per byte"))  # fmt: skip
-    sent = comm.traffic.count().bytes_sent - before
-    rows = comm.share((sent / max(run.step - first, 1), run.sent_by_formula()))
+    rows = comm.share((run.sent / max(run.step - first, 1), run.sent_by_formula()))
     console.print(_traffic(rows, mode, comm.size, P * run.dtype.itemsize))
     console.print(f"loss of the last step: {run.losses[-1]!r}", highlight=False)
     if comm.rank == 0:
