@@ -25,6 +25,8 @@ space = cases(
         "alone": Flag(lambda c: c.n == 1, {"n": 1}),
         "many": Flag(lambda c: c.n > 2 and c.M > 0, {"n": dims(3, 8), "M": dims(1, 3)}),
         "idle": Flag(lambda c: c.n > c.O, {"n": dims(3, 8), "O": 2}),
+        "even": Flag(lambda c: c.n > 1 and c.O % c.n == 0 and c.M > 0,
+                     {"n": dims(2, 4), "O": lambda draw, c: 2 * c.n, "M": dims(1, 3)}),
         "uneven": Flag(lambda c: c.O % c.n > 0 and c.M > 0, {"n": dims(2, 6), "O": 7, "M": dims(1, 3)}),
         "biased": Flag(lambda c: c.biased and c.n > 1 and c.M > 0, {"biased": True, "n": dims(2, 4), "M": 2}),
     },
@@ -46,7 +48,7 @@ def ranks_have_the_columns_of_one_layer(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, needs=("vjp",), given=space.reach("many", "idle", "uneven", "biased"),
+    ID, "L2", closed_form=True, needs=("vjp",), given=space.reach("even", "idle", "uneven", "biased"),
     kills=["own_part_of_dx", "mean_of_dx", "weights_as_if_replicated"],
 )  # fmt: skip
 def gradients_are_those_of_one_layer(impl, c, expect):

@@ -87,6 +87,7 @@ def without_layers_a_bigram(impl, c, expect):
     wanted = (p[EMBED][c.tokens[0]] * p[FINAL]) @ p[EMBED if c.tied else HEAD].T
     found = common.by_rank(impl(c), c, expect)
     for r, part in enumerate(pieces(wanted, c.n, 2)):
+        expect.holds(found[r].dtype == c.dtype, "logits have the parameters' dtype")
         expect.same(found[r], part, f"logits of rank {r}")
 
 
@@ -166,8 +167,8 @@ wrong = wrong_on_ranks(ID, "params", default_case=of_nothing)
 
 
 def again(
-    comm, p, tokens, config, algorithm, *, f=copy_to_ranks, f_head=copy_to_ranks, norm=lambda a: a, adjoint="one_loss",
-    inside=False, after=True, roll=0,
+    comm, p, tokens, config, checkpointed, algorithm, *, f=copy_to_ranks, f_head=copy_to_ranks, norm=lambda a: a,
+    adjoint="one_loss", inside=False, after=True, roll=0,
 ):  # fmt: skip
     """The model, with edits."""
     xp, e, how = namespace(*p.values()), config.channels // config.heads, {"algorithm": algorithm}
@@ -182,9 +183,7 @@ def again(
     def heads(x):
         return xp.moveaxis(xp.reshape(x, (*x.shape[:-1], x.shape[-1] // e, e)), -2, -3)
 
-    x = vocabulary_parallel_embedding(comm, p[EMBED], tokens, vocabulary=config.vocabulary, **how)
-    for i in range(config.layers):
-        w = {name: p[f"model.layers.{i}.{name}"] for name in LAYER}
+    def layer(x, w):
         n = f(comm, rms_norm(x, norm(w["input_layernorm.weight"]), eps=config.eps), **how)
         q, k, v = (heads(linear(n, w[f"self_attn.{j}_proj.weight"])) for j in "qkv")
         o, _ = flash(rope(q, at, **turn), rope(k, at, **turn), v, mask=causal())
@@ -193,7 +192,12 @@ def again(
         x = total(o, x, after)
         n = f(comm, rms_norm(x, norm(w["post_attention_layernorm.weight"]), eps=config.eps), **how)
         hidden = swiglu(linear(n, w["mlp.gate_proj.weight"]), linear(n, w["mlp.up_proj.weight"]))
-        x = total(linear(hidden, w["mlp.down_proj.weight"]), x)
+        return total(linear(hidden, w["mlp.down_proj.weight"]), x)
+
+    x = vocabulary_parallel_embedding(comm, p[EMBED], tokens, vocabulary=config.vocabulary, **how)
+    for i in range(config.layers):
+        w = {name: p[f"model.layers.{i}.{name}"] for name in LAYER}
+        x = autodiff.checkpoint(layer, x, w) if checkpointed else layer(x, w)
     x = f_head(comm, rms_norm(x, norm(p[FINAL]), eps=config.eps), **how)
     y = linear(x, p[EMBED if config.tied else HEAD])
     return y[..., np.roll(np.arange(y.shape[-1]), roll)] if roll else y
@@ -206,46 +210,47 @@ def _nothing(comm, x, *, algorithm):
 @wrong
 def no_f_before_the_head(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "The last norm's gradient is the part of the rank's own classes."
-    return again(comm, params, tokens, config, algorithm, f_head=_nothing)
+    return again(comm, params, tokens, config, checkpointed, algorithm, f_head=_nothing)
 
 
 @wrong
 def no_f_before_the_layers(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "No f inside the layers: gradients of the rank's own heads flow on alone."
-    return again(comm, params, tokens, config, algorithm, f=_nothing)
+    return again(comm, params, tokens, config, checkpointed, algorithm, f=_nothing)
 
 
 @wrong
 def summed_backward(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "g with an all-reduce backward: n times the gradients of what lies before."
-    return again(comm, params, tokens, config, algorithm, adjoint="sum_of_losses")
+    return again(comm, params, tokens, config, checkpointed, algorithm, adjoint="sum_of_losses")
 
 
 @wrong
 def norm_gradients_summed(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "The norms' gradients are summed over ranks, as under sequence parallelism: n times too large."
-    return again(comm, params, tokens, config, algorithm, norm=lambda a: copy_to_ranks(comm, a, algorithm=algorithm))
+    norm = lambda a: copy_to_ranks(comm, a, algorithm=algorithm)  # noqa: E731
+    return again(comm, params, tokens, config, checkpointed, algorithm, norm=norm)
 
 
 @wrong
 def not_reduced_after_attention(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "One all-reduce a layer, behind the feed-forward alone."
-    return again(comm, params, tokens, config, algorithm, after=False)
+    return again(comm, params, tokens, config, checkpointed, algorithm, after=False)
 
 
 @wrong
 def residual_inside(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "The residual is added before the all-reduce: n of it."
-    return again(comm, params, tokens, config, algorithm, inside=True)
+    return again(comm, params, tokens, config, checkpointed, algorithm, inside=True)
 
 
 @wrong
 def head_of_the_neighbour(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "The classes of a rank after the first start one too early."
-    return again(comm, params, tokens, config, algorithm, roll=1)
+    return again(comm, params, tokens, config, checkpointed, algorithm, roll=1)
 
 
 @wrong
 def recomputed_alone(comm, params, tokens, *, config, checkpointed=False, drop=None, algorithm=None):
     "Recomputed layers skip f, taken for the forward's alone."
-    return again(comm, params, tokens, config, algorithm, f=_nothing if checkpointed else copy_to_ranks)
+    return again(comm, params, tokens, config, checkpointed, algorithm, f=_nothing if checkpointed else copy_to_ranks)
