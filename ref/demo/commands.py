@@ -72,8 +72,9 @@ def train(
     recompute: Recompute = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     parallel: Annotated[
-        str | None, typer.Option(help="ddp, zero1, zero2 or zero3, under mpiexec: the smaller model, 50 steps.")
+        str | None, typer.Option(help="ddp, zero1, zero2, zero3 or tp, under mpiexec: the smaller model, 50 steps.")
     ] = None,
+    tp: Annotated[int, typer.Option(min=1, help="With --parallel tp: ranks that a copy of the model is cut over.")] = 2,
     float64: Annotated[bool, typer.Option("--float64", help="With --parallel: in double precision.")] = False,
     against: Annotated[
         Path | None, typer.Option(help="With --parallel: losses.json of another run, to be equal within 1e-10.")
@@ -86,7 +87,7 @@ def train(
         from ref.demo.parallel import train as train_in_parallel
 
         train_in_parallel(out, parallel, steps=steps, sizes=SHORT, vocabulary=VOCABULARY, double=float64,
-                          recompute=recompute, resume=resume, against=against)  # fmt: skip
+                          recompute=recompute, resume=resume, against=against, ways=tp)  # fmt: skip
         return
     if float64 or against:
         console.print("closedform: --float64 and --against go with --parallel", soft_wrap=True)

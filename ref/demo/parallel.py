@@ -5,7 +5,7 @@
 Every rank draws the whole batch from the same generator and computes its rows of it; what differs between the modes is
 who holds weights, gradients and AdamW's state, and what goes over the wire. Gradients are folded in rank order and the
 norm is taken row by row, so all modes have the same bits. Checkpoints are sharded, and any mode on any number of ranks
-goes on from them.
+goes on from them. Tensor parallelism, `--parallel tp`, stands in `tensor_parallel`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ref.distributed.zero import Zero
 from ref.optim.parameter_groups import parameter_groups
 
 MODES = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
+NAMES = (*MODES, "tp")
 PLAN = {"batch": 8, "context": 128, "lr": 4e-3}
 LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")  # what an mpiexec tells its processes
 MOST_DIFFERENCE = 1e-10
@@ -60,31 +61,47 @@ def units(names):
     return [groups.pop("root"), *groups.values()]
 
 
-class ParallelRun(Run):
-    """A `Run` of which this rank computes its part; after `collect` the parameters can be looked at."""
+def layout(values):
+    """What `Zero` is told of the parameters: their units, and which have no decay."""
+    return {"units": units(values), "plain": parameter_groups({n: a.shape for n, a in values.items()})["no_decay"]}
 
-    def __init__(self, comm, text, merges, config, plan, *, mode, dtype=np.float32):
-        if mode not in MODES:
-            raise ValueError(f"ParallelRun: mode {mode!r}; needed one of {', '.join(MODES)}")
-        if plan.batch < comm.size:
-            raise ValueError(f"ParallelRun: a batch of {plan.batch} for {comm.size} ranks; needed a sequence each")
+
+class ParallelRun(Run):
+    """A `Run` of which this rank computes its part; after `collect` the parameters can be looked at.
+
+    `copies` of the model share the batch: as many as there are ranks if not given.
+    """
+
+    modes = tuple(MODES)
+
+    def __init__(self, comm, text, merges, config, plan, *, mode, dtype=np.float32, copies=None):
+        copies = comm.size if copies is None else copies
+        if mode not in self.modes:
+            raise ValueError(f"ParallelRun: mode {mode!r}; needed one of {', '.join(self.modes)}")
+        if plan.batch < copies:
+            raise ValueError(f"ParallelRun: a batch of {plan.batch} for {copies} ranks; needed a sequence each")
         self.comm, self.mode, self.dtype, self.losses = comm, mode, np.dtype(dtype), []
+        self.sent = 0  # bytes of the steps of this process; checkpoints are not steps
         super().__init__(text, merges, config, plan)
 
     def _make(self, values):
-        values = {name: a.astype(self.dtype) for name, a in values.items()}
-        plain = parameter_groups({name: a.shape for name, a in values.items()})["no_decay"]
-        layout = {"units": units(values), "plain": plain}
-        if self.mode == "ddp":
-            self.model = Replicated(self.comm, values, **layout)
-        else:
-            self.model = Zero(self.comm, values, stage=MODES[self.mode], **layout)
+        self.model = self._model({name: a.astype(self.dtype) for name, a in values.items()})
         self.params = None
 
+    def _model(self, values):
+        if self.mode == "ddp":
+            return Replicated(self.comm, values, **layout(values))
+        return Zero(self.comm, values, stage=MODES[self.mode], **layout(values))
+
+    def _rows(self):
+        """The sequences of the batch that this rank has."""
+        copies = self.model.comm
+        return np.array_split(np.arange(self.plan.batch), copies.size)[copies.rank]
+
     def _advance(self):
-        plan = self.plan
+        plan, before = self.plan, self.comm.traffic.bytes_sent
         window, keeps = self._drawn()
-        rows = np.array_split(np.arange(plan.batch), self.comm.size)[self.comm.rank]
+        rows = self._rows()
 
         def loss(params, batch):
             tokens, masks = batch
@@ -96,6 +113,7 @@ class ParallelRun(Run):
             weight_decay=plan.weight_decay, max_norm=plan.max_norm,
         )  # fmt: skip
         self.losses.append(mean)
+        self.sent += self.comm.traffic.bytes_sent - before
         return self._noted(mean, window)
 
     def collect(self):
@@ -140,13 +158,10 @@ class ParallelRun(Run):
 
     def sent_by_formula(self):
         """Bytes that this rank sends a step, by the formulas of the collectives."""
-        n, r, names = self.comm.size, self.comm.rank, len(self.model.params)
-        if n == 1:
-            return 0
+        r, names = self.comm.rank, len(self.model.params)
 
         def but(length, item, *chunks):
-            cut = bounds(length, n)
-            return item * sum(length - (cut[k % n + 1] - cut[k % n]) for k in chunks)
+            return all_but(self.comm, length, item, *chunks)
 
         item, total = self.dtype.itemsize, but(2 + names, 8, r, r + 1)  # losses, counts, who uses what
         if self.mode == "ddp":
@@ -156,21 +171,28 @@ class ParallelRun(Run):
         return total + sum(but(u.rows, u.block * item, r, *[r + 1] * gathers) for u in self.model.units)
 
 
+def all_but(comm, length, item, *chunks):
+    """Bytes of rounds in which a rank sends all chunks of `length` but the one named; nothing where it is alone."""
+    cut, n = bounds(length, comm.size), comm.size
+    return item * sum(length - (cut[k % n + 1] - cut[k % n]) for k in chunks)
+
+
 def communicator():
     """The ranks that mpiexec started, or this process alone."""
     return MpiCommunicator() if any(name in os.environ for name in LAUNCHED) else SelfCommunicator()
 
 
-def train(out, mode, *, steps, sizes, vocabulary, double, recompute, resume, against):
+def train(out, mode, *, steps, sizes, vocabulary, double, recompute, resume, against, ways=1):
     """`closedform train --parallel`: the run, its progress on rank 0, its traffic beside the formula."""
     from backends.pages import keep_freed_pages
     from ref.demo import bpe, corpus
+    from ref.demo.tensor_parallel import TensorParallelRun, misfit
     from ref.demo.train import Plan
     from ref.models.llama import Config, parameter_count
 
     console = Console()
-    if mode not in MODES:
-        console.print(f"closedform: --parallel {mode!r}; needed one of {', '.join(MODES)}", soft_wrap=True)
+    if mode not in NAMES:
+        console.print(f"closedform: --parallel {mode!r}; needed one of {', '.join(NAMES)}", soft_wrap=True)
         raise typer.Exit(2)
     keep_freed_pages()
     try:
@@ -179,6 +201,9 @@ def train(out, mode, *, steps, sizes, vocabulary, double, recompute, resume, aga
         console.print(f"closedform: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     console.quiet = comm.rank > 0
+    if mode == "tp" and (problem := misfit(comm.size, ways, sizes["heads"])):
+        console.print(f"closedform: --tp: {problem}", soft_wrap=True)
+        raise typer.Exit(2)
     if not resume and comm.share((out / sharded_file.MANIFEST).exists())[0]:
         console.print(f"closedform: {out} has a checkpoint; go on with --resume, or name another --out", soft_wrap=True)
         raise typer.Exit(2)
@@ -186,20 +211,21 @@ def train(out, mode, *, steps, sizes, vocabulary, double, recompute, resume, aga
     merges = comm.share(bpe.learn(text, vocabulary) if comm.rank == 0 else None)[0]
     config = Config(vocabulary=256 + len(merges), rope_layout="interleaved", tied=True, **sizes)
     plan = Plan(steps=steps or 50, save_every=25, checkpointed=recompute, **PLAN)
-    run = ParallelRun(comm, text, merges, config, plan, mode=mode, dtype=np.float64 if double else np.float32)
+    kind, options = (TensorParallelRun, {"ways": ways}) if mode == "tp" else (ParallelRun, {})
+    run = kind(comm, text, merges, config, plan, mode=mode, dtype=np.float64 if double else np.float32, **options)
     if resume:
         there = run.resume(out)
         console.print(f"going on from step {run.step}" if there else f"no checkpoint in {out}: starting anew")
     P = parameter_count(config)
+    mode = f"tp {ways} x dp {comm.size // ways}" if mode == "tp" else mode
     console.print(f"{mode} on {comm.size} ranks, {run.dtype}; {P} parameters, {plan.batch} x {plan.context} tokens")
-    first, before = run.step, comm.traffic.count().bytes_sent
+    first = run.step
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=comm.rank > 0) as bar:
         task = bar.add_task("training", total=plan.steps, completed=run.step)
         run_to_the_end(run, out, watch=lambda run, bits: bar.update(
             task, completed=run.step, description=f"loss {run.losses[-1]:.4f}, {bits:.3f} bits per byte"))  # fmt: skip
-    sent = comm.traffic.count().bytes_sent - before
-    rows = comm.share((sent / max(run.step - first, 1), run.sent_by_formula()))
+    rows = comm.share((run.sent / max(run.step - first, 1), run.sent_by_formula()))
     console.print(_traffic(rows, mode, comm.size, P * run.dtype.itemsize))
     console.print(f"loss of the last step: {run.losses[-1]!r}", highlight=False)
     if comm.rank == 0:

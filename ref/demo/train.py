@@ -133,13 +133,14 @@ class Run:
 
     def _loss(self, params, window, keeps, count):
         """This shard's part of the mean over the `count` tokens of the batch."""
-        rate = self.plan.dropout
-
-        def drop(x, site):
-            return dropout(x, keeps[site], rate=rate) if rate else x
-
-        out = llama(params, window[:, :-1], self.config, checkpointed=self.plan.checkpointed, drop=drop)
+        drop, recompute = self._drop(keeps), self.plan.checkpointed
+        out = llama(params, window[:, :-1], self.config, checkpointed=recompute, drop=drop)
         return softmax_cross_entropy(out, window[:, 1:]).sum() * (1 / count)
+
+    def _drop(self, keeps):
+        """`drop(x, site)` by the masks of `_masks`."""
+        rate = self.plan.dropout
+        return lambda x, site: dropout(x, keeps[site], rate=rate) if rate else x
 
     def _masks(self, batch):
         """bool[sites batch context channels] of what dropout keeps, drawn for the whole batch."""

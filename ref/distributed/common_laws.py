@@ -25,6 +25,9 @@ For data parallelism and what follows: positional arguments are one a rank (batc
 for all (configuration, the seed of the parameters); the result is what a rank ends with. A law compares it with one
 rank, bit by bit on dyadic data, and reads `traffic` beside the formula. Where gradients are judged, `@on_tensors`
 (ref.distributed.ranks) gives the function a vjp that runs backward on all ranks at once.
+
+For tensor parallelism arrays are cut (`pieces`) or on every rank (`everywhere`); a cotangent of what every rank has is
+that of one loss, the same on every rank. A law puts the ranks' parts together and compares with one layer.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ import math
 import numpy as np
 
 from backends.communicators import ThreadWorld
+from ref.distributed.ranks import on_tensors
+from ref.spec import mutant
 from ref.spec.cases import Flag, cases, choose, dims, rng
 
 RANKS = dims(1, 8)
@@ -254,6 +259,50 @@ def rows_of(draw, c, length, kind=None):
     whole = drawn(draw, (length,), kind or draw(choose(*KINDS)))
     cut = cuts(length, c.n)
     return [whole[a:b].copy() for a, b in zip(cut, cut[1:], strict=False)]
+
+
+# Tensor parallelism: arrays cut along an axis, arrays that every rank has ------------------------------------
+
+
+def pieces(whole, n, axis=0):
+    """[chunk of rank 0, ..] of an array along an axis, as copies."""
+    cut = cuts(whole.shape[axis], n)
+    return [np.take(whole, range(a, b), axis) for a, b in zip(cut, cut[1:], strict=False)]
+
+
+def everywhere(a, n):
+    """The same array on n ranks."""
+    return np.broadcast_to(a, (n, *a.shape)).copy()
+
+
+def whole_numbers(draw, *shape, most=3):
+    """Small integers as floats: their products and sums are exact in any order."""
+    return rng(draw).integers(-most, most + 1, shape).astype(np.float64)
+
+
+def around(draw, c):
+    """A size that the ranks share: fewer than they are, as many, more, a prime."""
+    return draw(choose(1, max(c.n - 1, 1), c.n, c.n + 1, 2 * c.n, 7))
+
+
+def bytes_of_all(impl, c, g=None):
+    """Bytes that all ranks send in one call; with g in a forward and backward."""
+    c.comm.traffic = ()
+    if g is None:
+        impl(c)
+    else:
+        impl.vjp(c, g)
+    return sum(k.bytes_sent for k in c.comm.traffic)
+
+
+def wrong_on_ranks(id, *names, default_case):
+    """Decorator of a mutant that is what one rank does, of Tensors, with gradients of the names."""
+
+    def decorate(function):
+        call = on_tensors(*names)(function)
+        return mutant(id, default_case=default_case, vjp=call.vjp)(call)
+
+    return decorate
 
 
 # Mutants ---------------------------------------------------------------------------------------------

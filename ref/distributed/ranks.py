@@ -95,13 +95,30 @@ def gathered(comm, function, x, length, out):
     return out, chunks(out, n)
 
 
+def own_range(comm, function, own, length=None, *, names):
+    """(first, one past the last) of the `length` entries that this rank has, `own` of them; n `own` if not given.
+
+    Raises
+    ------
+    ValueError
+        The cut of `length` gives this rank another number; the message calls them by `names`, (own, length).
+    """
+    n, r = comm.size, comm.rank
+    cut = bounds(own * n if length is None else length, n)
+    if cut[r + 1] - cut[r] != own:
+        raise ValueError(
+            f"{function}: rank {r} of {n} has {names[0]}={own} of {names[1]}={length}; needed {cut[r + 1] - cut[r]}"
+        )
+    return cut[r], cut[r + 1]
+
+
 def on_tensors(*names):
     """Decorator of f(comm, *arrays, **options) that takes Tensors: callable on a world, with a vjp there too.
 
     Parameters
     ----------
     *names : str
-        The positional parameters that carry gradients, from the first one after comm on.
+        The positional parameters that carry gradients, from the first one after comm on; None or trees too.
 
     The vjp, vjp(g, world, *arrays, **options), runs forward and backward on every rank at once, rank r from g[r], and
     gives the stacked cotangents in the order of the names: backward on one rank alone would wait for ever.
@@ -115,7 +132,9 @@ def on_tensors(*names):
                 return _pulled(function, comm, g, arrays, len(names), options)
 
             found = zip(arrays, zip(*world.run(program), strict=True), strict=False)
-            return tuple(stacked(list(c)) if isinstance(a, np.ndarray) else list(c) for a, c in found)
+            return tuple(
+                a if a is None else stacked(list(c)) if isinstance(a, np.ndarray) else list(c) for a, c in found
+            )
 
         call.vjp = vjp_on_world
         return call
@@ -126,6 +145,7 @@ def on_tensors(*names):
 def _pulled(function, comm, g, arrays, count, options):
     """Cotangents of the first `count` arrays on this rank."""
     from autodiff import raw, vjp  # a rank of eight that moves bytes alone starts faster without
+    from autodiff.tree import tree_map
 
     r = comm.rank
     mine = [a if a is None else a[r] for a in arrays]
@@ -135,4 +155,4 @@ def _pulled(function, comm, g, arrays, count, options):
 
     out, pull = vjp(of_differentiable, *mine[:count])
     g = tuple(part[r] for part in g) if isinstance(out, tuple) else g[r]
-    return tuple(np.asarray(raw(c)) for c in pull(g))
+    return tuple(tree_map(lambda a: np.asarray(raw(a)), c) for c in pull(g))

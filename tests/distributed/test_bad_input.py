@@ -15,6 +15,7 @@ from ref.distributed.ring_all_gather import ring_all_gather
 from ref.distributed.rounds import rounds
 from ref.distributed.segmented_ring_all_reduce import segmented_ring_all_reduce
 from ref.distributed.select import select
+from ref.models.llama import Config
 
 X = np.ones((2, 4))
 REDUCTIONS = (
@@ -84,6 +85,39 @@ def test_an_unknown_adjoint(name):
 def test_sizes_that_do_not_fit(call, said):
     with pytest.raises(ValueError, match=said):
         call(ThreadWorld(2))
+
+
+def test_parts_that_do_not_fit_their_rank():
+    column, row, embedding, entropy, ring, block, llama = map(function, (
+        "column_parallel_linear", "row_parallel_linear", "vocabulary_parallel_embedding",
+        "vocabulary_parallel_cross_entropy", "ring_attention", "sequence_parallel", "tensor_parallel_llama",
+    ))  # fmt: skip
+    ids, q, W = np.array([[0, 3], [0, 3]]), np.ones((2, 2, 3, 4)), np.ones((2, 2, 4))
+    config = Config(vocabulary=4, channels=8, layers=0, heads=2, groups=1, hidden=2, tied=True)
+    params = [{"model.embed_tokens.weight": np.ones((2, 8)), "model.norm.weight": np.ones(8)}] * 2
+    named = {"model.embed_tokens.weight": np.ones((3, 8)), "model.norm.weight": np.ones(8)}
+    for call, said in (
+        (lambda w: column(w, np.ones((2, 3)), W), "linear: .*I=4"),
+        (lambda w: row(w, X, W, np.ones((2, 3))), "row_parallel_linear: bias has O=3, weight has O=2"),
+        (lambda w: embedding(w, W, ids, vocabulary=3), "rank 0 of 2 has V_r=2 of vocabulary=3; needed 1"),
+        (lambda w: embedding(w, W, ids + 1), r"ids hold 4, the vocabulary has 4; needed 0\.\.3"),
+        (lambda w: embedding(w, W, ids - 1), "ids hold -1"),
+        (lambda w: entropy(w, W, ids + 7, ignore_index=7), r"targets hold 10.*needed 0\.\.7 or ignore_index=7"),
+        (lambda w: entropy(w, np.ones((2, 2, 0)), ids * 0), "a vocabulary of 0 classes; needed at least 1"),
+        (lambda w: ring(w, q, q[:, :1], q[:, :1, :2]), "must share T"),
+        (lambda w: ring(w, q, q, q, length=7), "rank 1 of 2 has T_r=3 of length=7; needed 4"),
+        (lambda w: ring(w, q, q, q, length=7, striped=True), "rank 0 of 2 has T_r=3 of length=7, striped; .* 4"),
+        (lambda w: ring(w, q, np.ones((2, 3, 3, 4)), np.ones((2, 3, 3, 4))), "q has H=2 heads, k has G=3"),
+        (lambda w: block(w, X[:, :, None], *[np.ones((2, 1))] * 2, W[:, :, :1], W[:, :1], length=9), "length=9"),
+        (lambda w: llama(w, params, ids, config=config), "2 ranks for G=1 key heads; n must divide G"),
+        (lambda w: llama(w, [named] * 2, ids, config=config._replace(groups=2)),
+         r"model.embed_tokens.weight has shape \(3, 8\) on rank . of 2; needed \(2, 8\)"),
+        (lambda w: llama(w, params, ids, config=config._replace(groups=2, tied=False)), "lack .'lm_head.weight'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            call(ThreadWorld(2))
+    with pytest.raises(TypeError, match="ids"):
+        embedding(ThreadWorld(2), W, ids * 1.0)
 
 
 def test_arguments_of_messages():

@@ -27,6 +27,13 @@ def test_eight_ranks_are_exact():
     assert "8 ranks, 0 wrong" in out
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_model_cut_over_two_ranks_trains_as_on_one(ranks, tmp_path):
+    status, out = mpi(ranks, "tests.distributed.tensor_under_mpi", 2, tmp_path, timeout=200)
+    assert status == 0, out
+    assert f"{ranks} ranks, 0 wrong" in out
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
