@@ -95,10 +95,6 @@ class Trainer:
         loss = self.prepare(batch, self.plan, self.critic)
         sizes = self.network.sizes
         for _ in range(self.plan.epochs if batch.rows.size else 0):
-            if self.critic is not None:
-                targets = loss.targets  # of GAE, before the critic moves
-                self.critic.step(lambda layers, t=targets: _critic_loss(layers, self.critic.sizes, batch, t),
-                                 self.plan.critic_lr)  # fmt: skip
             self.network.step(lambda layers: loss(log_probs(layers, sizes, batch.tokens, batch.mask)), self.plan.lr)
         return mean
 
@@ -159,24 +155,26 @@ def kimi(batch, plan, critic):
     return lambda found: kimi_loss(found, batch.old, batch.mask, batch.rewards, batch.rows, tau=plan.beta)
 
 
-class ppo:  # noqa: N801 - a loss among losses
-    """The clip over tokens, with GAE from a critic and a KL penalty in the rewards."""
+def ppo(batch, plan, critic):
+    """The clip over tokens, with GAE from a critic and a KL penalty in the rewards; the critic learns GAE's targets."""
+    raw, targets = valued(batch, plan, critic)
 
-    def __init__(self, batch, plan, critic):
-        self.batch = batch
-        paid = kl_reward(batch.rewards, batch.old, batch.start, batch.mask, beta=plan.beta)
-        found = values(critic.layers(), critic.sizes, batch.tokens)
-        after = np.concatenate([found[:, 1:], np.zeros_like(found[:, :1])], 1)
-        ends = np.arange(found.shape[1]) == last_kept("ppo", batch.mask)[:, None]
-        raw, self.targets = gae(paid, found, after, ends, np.zeros_like(ends), gamma=1.0, lam=plan.lam)
-        self.advantages = whiten(raw, batch.mask)
+    def error(layers):
+        return value_loss(values(layers, critic.sizes, batch.tokens), targets, targets, batch.mask)
 
-    def __call__(self, found):
-        return ppo_loss(found, self.batch.old, self.advantages, self.batch.mask, reduction="token-mean")
+    for _ in range(plan.epochs):
+        critic.step(error, plan.critic_lr)
+    advantages = whiten(raw, batch.mask)
+    return lambda found: ppo_loss(found, batch.old, advantages, batch.mask, reduction="token-mean")
 
 
-def _critic_loss(layers, sizes, batch, targets):
-    return value_loss(values(layers, sizes, batch.tokens), targets, targets, batch.mask)
+def valued(batch, plan, critic):
+    """(advantages, targets) [B T] by GAE: the episode ends with the last token that counts."""
+    paid = kl_reward(batch.rewards, batch.old, batch.start, batch.mask, beta=plan.beta)
+    before = values(critic.layers(), critic.sizes, batch.tokens)
+    after = np.concatenate([before[:, 1:], np.zeros_like(before[:, :1])], 1)
+    ends = np.arange(before.shape[1]) == last_kept("valued", batch.mask)[:, None]
+    return gae(paid, before, after, ends, np.zeros_like(ends), gamma=1.0, lam=plan.lam)
 
 
 LOSSES = {"grpo": grpo, "ppo": ppo, "rloo": rloo, "dapo": dapo, "kimi": kimi}

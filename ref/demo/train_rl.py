@@ -13,7 +13,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ref.demo import arithmetic_command, environments, rl_pictures
+from ref.demo import alignment_command, arithmetic_command, environments, rl_pictures
 from ref.demo.rl_screen import Task, console, progress, usage
 
 MONTE_CARLO_EPISODES = 20_000
@@ -231,4 +231,7 @@ TASKS = {
     "cliffwalking": Task(ON_TABLES, small),
     "cartpole": Task(("ppo",), ppo),
     "arithmetic": Task(("grpo", "sft", "ppo", "rloo", "dapo", "kimi"), arithmetic_command.run, discounted=False),
+    "dpo": Task(("all", *alignment_command.NAMES), alignment_command.dpo, discounted=False),
+    "hacking": Task(("rloo",), alignment_command.hacking, discounted=False),
+    "r1": Task(("grpo",), alignment_command.r1, discounted=False),
 }
