@@ -225,7 +225,7 @@ if DEEP:  # minutes each
     @pytest.mark.parametrize("task", ["dpo", "hacking", "r1"])
     def test_the_bars(task, tmp_path):
         """The whole command: the DPO family on and under the frontier; the proxy's rise with pass@1 falling by .1, or
-        held within .05; R1's format, gain and language."""
+        held within .05; R1's format and language, and more right."""
         with rl_screen.console.capture() as shown:
             done = CliRunner().invoke(app, ["train-rl", task, "--out", str(tmp_path)])
         print(shown.get())
