@@ -3,7 +3,8 @@
     rollout of H steps of n environments -> GAE -> epochs over minibatches of
     clip loss + c_v mean (V - target)^2 / 2 - c_e entropy, gradients clipped by their global norm, Adam
 
-Everything learned is one flat float32 array, cut into the layers of two networks (policy and value).
+The losses are rl.ppo_loss and rl.value_loss: a minibatch is one row of tokens, each of which counts. Everything learned
+is one flat float32 array, cut into the layers of two networks (policy and value).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from autodiff import namespace, value_and_grad
-from autodiff.special import log_softmax
 from backends.threads import blas_threads
 from ref.demo import environments
 from ref.losses.softmax_cross_entropy import softmax_cross_entropy
@@ -23,6 +23,10 @@ from ref.nn.linear import linear
 from ref.optim.adam import adam
 from ref.optim.adamw import start as adam_start
 from ref.optim.clip_by_global_norm import clip_by_global_norm
+from ref.rl.entropy import entropy
+from ref.rl.ppo_loss import ppo_loss
+from ref.rl.value_loss import value_loss
+from ref.rl.whiten import whiten
 
 
 class Plan(NamedTuple):
@@ -49,23 +53,6 @@ LAKE = Plan(
     steps=200_000, environments=16, horizon=64, epochs=10, gamma=0.99, lam=0.95, entropy_weight=0.02
 )  # fmt: skip
 PLANS = {"cartpole": Plan(), "frozenlake": LAKE, "frozenlake8x8": LAKE._replace(steps=600_000)}
-
-
-def clip_loss(logp, logp_old, advantages, mask, clip):
-    """-mean over the mask of min(rho A, clamp(rho, 1 - clip, 1 + clip) A), rho = exp(logp - logp_old).
-
-    Parameters
-    ----------
-    logp, logp_old, advantages : float[*B]
-        Of the actions that were taken; the first carries gradients.
-    mask : float[*B]
-        1 where the step counts.
-    clip : float
-    """
-    xp = namespace(logp, logp_old, advantages, mask)
-    rho = xp.exp(logp - logp_old)
-    gain = xp.minimum(rho * advantages, xp.clip(rho, 1 - clip, 1 + clip) * advantages)
-    return -(xp.sum(gain * mask) / xp.sum(mask))
 
 
 class Agent:
@@ -180,20 +167,17 @@ def _collect(agent, walkers, plan, rng):
 def _improve(agent, batch, plan, left):
     """One step of Adam on a minibatch."""
     x, actions, logp_old, advantages, targets = batch
-    white = (advantages - advantages.mean()) / (advantages.std() + np.float32(1e-8))
-    mask, targets = np.ones_like(logp_old), targets[:, None]
+    mask = np.ones((1, actions.size), bool)
+    white = whiten(advantages[None], mask, ddof=0, eps_at="deviation")
+    how = {"eps_low": plan.clip * left, "eps_high": plan.clip * left, "entropy_coef": plan.entropy_weight * left}
 
     def loss(layers):
-        xp = namespace(*layers.values())
         scores = _network(layers, "pi", x)
-        logp = -softmax_cross_entropy(scores, actions)
-        total = clip_loss(logp, logp_old, white, mask, plan.clip * left)
-        off = _network(layers, "v", x) - targets
-        total = total + (plan.value_weight / 2) * xp.mean(off * off)
-        if plan.entropy_weight:
-            scores = log_softmax(scores, axis=-1)
-            total = total + plan.entropy_weight * left * xp.mean(xp.sum(xp.exp(scores) * scores, axis=-1))
-        return total
+        logp = -softmax_cross_entropy(scores, actions)[None]
+        spread = entropy(scores)[None] if plan.entropy_weight else None
+        total = ppo_loss(logp, logp_old[None], white, mask, entropy=spread, reduction="token-mean", **how)
+        found = _network(layers, "v", x)[None, :, 0]
+        return total + plan.value_weight * value_loss(found, targets[None], targets[None], mask)
 
     _, found = value_and_grad(loss)(agent.layers(agent.flat))
     gradient = np.concatenate([g.reshape(-1) for g in found.values()])

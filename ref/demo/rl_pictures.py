@@ -132,6 +132,40 @@ def curves(path, lines, levels, x, y) -> Path:
     return save(path)
 
 
+def frontier(path, line, paths, x, y) -> Path:
+    """Draw an exact frontier and where runs are beside it.
+
+    Parameters
+    ----------
+    path : path
+        Where the PNG goes; its folder exists.
+    line : sequence of (x, y)
+        The frontier.
+    paths : {label: sequence of (x, y)}
+        Points of a run in their order, joined by a thin line.
+    x, y : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        No point of the frontier, or a number that is not finite.
+    """
+    if not len(line) or not all(np.isfinite(np.asarray(p, float)).all() for p in (line, *paths.values())):
+        raise ValueError(f"frontier: {len(line)} points and {list(paths)}; needed at least one, all finite")
+    axes, save = _axes((7, 4.5))
+    axes.plot(*np.asarray(sorted(line), float).T, color="black", linewidth=1.5, label="exact frontier")
+    for i, (label, points) in enumerate(paths.items()):
+        axes.plot(*np.asarray(points, float).T, "o-", color=f"C{i}", linewidth=0.7, markersize=4, label=label)
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save(path)
+
+
 def _axes(size):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

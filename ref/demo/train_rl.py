@@ -1,4 +1,4 @@
-"""`closedform train-rl TASK --algorithm NAME`: reinforcement learning in gymnasium's environments, before your eyes.
+"""`closedform train-rl TASK --algorithm NAME`: reinforcement learning and alignment, before your eyes.
 
 A task is a Task: its algorithms and the function that runs one. More tasks are added to TASKS by name.
 """
@@ -6,28 +6,18 @@ A task is a Task: its algorithms and the function that runs one. More tasks are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ref.demo import environments, rl_pictures
+from ref.demo import alignment_command, arithmetic_command, environments, rl_pictures
+from ref.demo.rl_screen import Task, console, progress, usage
 
-console = Console()
 MONTE_CARLO_EPISODES = 20_000
 CARTPOLE_BAR = 400.0
-
-
-class Task(NamedTuple):
-    """`algorithms`, the first one the default, and `run(task, algorithm, gamma, steps, seeds, out)`, which prints its
-    tables, leaves its pictures in `out` and returns whether what must hold held."""
-
-    algorithms: tuple
-    run: object
 
 
 def register(app):
@@ -36,41 +26,38 @@ def register(app):
 
 
 def train_rl(
-    task: Annotated[str, typer.Argument(help="frozenlake, frozenlake8x8, cliffwalking or cartpole.")],
+    task: Annotated[str, typer.Argument(help="An environment or a task; a wrong one lists them.")],
     algorithm: Annotated[str | None, typer.Option(help="By default the task's first; a wrong one lists them.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="Discount; each task has its own default.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Discount; each environment has its own default.")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps in the environment (episodes, for Monte Carlo).")
+        int | None, typer.Option(min=1, help="Steps in the environment; episodes for Monte Carlo, else iterations.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs, each with its own seed.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("closedform-rl"),
 ):
-    """Reinforcement learning: planning, temporal differences, Monte Carlo and PPO in gymnasium's environments."""
+    """Reinforcement learning: planning, temporal differences, Monte Carlo and PPO in gymnasium's environments; GRPO and
+    its kin, DPO and its family, and a pipeline like R1's on a small language model, whose scores are exact."""
     if task not in TASKS:
-        _usage(f"no task {task!r}; there are {', '.join(TASKS)}")
+        usage(f"no task {task!r}; there are {', '.join(TASKS)}")
     algorithm = algorithm or TASKS[task].algorithms[0]
     if algorithm not in TASKS[task].algorithms:
-        _usage(f"no algorithm {algorithm!r} for {task}; there are {', '.join(TASKS[task].algorithms)}")
+        usage(f"no algorithm {algorithm!r} for {task}; there are {', '.join(TASKS[task].algorithms)}")
     if gamma is not None and not 0 <= gamma <= 1:
-        _usage(f"--gamma {gamma}; needed 0 to 1")
-    try:
-        import gymnasium  # noqa: F401
-    except ModuleNotFoundError:
-        _usage("gymnasium is not installed; pip install 'closedform[rl]'")
+        usage(f"--gamma {gamma}; needed 0 to 1")
+    if TASKS[task].discounted:
+        _need_gymnasium()
+    elif gamma is not None:
+        usage(f"--gamma means nothing for {task}")
     out.mkdir(parents=True, exist_ok=True)
     if not TASKS[task].run(task, algorithm, gamma, steps, seeds, out):
         raise typer.Exit(1)
 
 
-def _usage(message):
-    Console(stderr=True).print(f"closedform: {message}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(2)
-
-
-def _bar():
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    return Progress(*columns, console=console)
+def _need_gymnasium():
+    try:
+        import gymnasium  # noqa: F401
+    except ModuleNotFoundError:
+        usage("gymnasium is not installed; pip install 'closedform[rl]'")
 
 
 # The small environments -------------------------------------------------------------------------------
@@ -86,7 +73,7 @@ def small(task, algorithm, gamma, steps, seeds, out):
     table = environments.table(task)
     if algorithm in tabular.PLANNING:
         if gamma == 1 and algorithm == "policy_iteration":
-            _usage("policy_iteration at --gamma 1 would meet policies that never end; take value_iteration")
+            usage("policy_iteration at --gamma 1 would meet policies that never end; take value_iteration")
         return _planned(task, table, algorithm, gamma, out)
     return _learned(task, table, algorithm, gamma, steps, seeds or 1, out)
 
@@ -94,7 +81,7 @@ def small(task, algorithm, gamma, steps, seeds, out):
 def _planned(task, table, algorithm, gamma, out):
     from ref.demo import tabular
 
-    with _bar() as bar:
+    with progress() as bar:
         line = bar.add_task(algorithm, total=None)
         run = tabular.plan(table, algorithm, gamma, watch=lambda k, error: bar.update(
             line, completed=k, description=f"{algorithm}: largest error {error:.2e}"))  # fmt: skip
@@ -138,7 +125,7 @@ def _learned(task, table, algorithm, gamma, steps, seeds, out):
     settings = tabular.LEARNING[task]
     settings = settings if steps is None else settings._replace(steps=steps)
     total = (steps or MONTE_CARLO_EPISODES) if sampled else settings.steps
-    with _bar() as bar:
+    with progress() as bar:
         for seed in range(seeds):
             line = bar.add_task(f"{algorithm}, seed {seed}", total=total)
 
@@ -182,9 +169,9 @@ def ppo(task, algorithm, gamma, steps, seeds, out):
     plan = runs.PLANS[task]
     plan = plan._replace(gamma=plan.gamma if gamma is None else gamma, steps=steps or plan.steps)
     if plan.steps < plan.environments * plan.horizon:
-        _usage(f"--steps {plan.steps}; needed at least {plan.environments * plan.horizon}, one iteration")
+        usage(f"--steps {plan.steps}; needed at least {plan.environments * plan.horizon}, one iteration")
     curves, rows = {}, []
-    with _bar() as bar:
+    with progress() as bar:
         for seed in range(seeds or 5):
             line = bar.add_task(f"ppo, seed {seed}", total=plan.steps)
 
@@ -243,4 +230,8 @@ TASKS = {
     "frozenlake8x8": Task((*ON_TABLES, "ppo"), small),
     "cliffwalking": Task(ON_TABLES, small),
     "cartpole": Task(("ppo",), ppo),
+    "arithmetic": Task(("grpo", "sft", "ppo", "rloo", "dapo", "kimi"), arithmetic_command.run, discounted=False),
+    "dpo": Task(("all", *alignment_command.NAMES), alignment_command.dpo, discounted=False),
+    "hacking": Task(("rloo",), alignment_command.hacking, discounted=False),
+    "r1": Task(("grpo",), alignment_command.r1, discounted=False),
 }
