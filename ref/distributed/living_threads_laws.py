@@ -6,6 +6,7 @@ import contextlib
 import queue
 import sys
 import threading
+import time
 from concurrent.futures import thread as pool
 
 import numpy as np
@@ -155,7 +156,13 @@ def nothing():
     for t in threading.enumerate():  # what other tests left behind is on its way out
         if t.name.endswith("(fill)"):
             t.join(5)
-    return (np.array([t.ident for t in threading.enumerate()]),), {}
+    since = np.array([t.ident for t in threading.enumerate()])
+    for _ in range(500):  # until they all stand still: two lists of a moving thread differ
+        before = listed(since)
+        time.sleep(0.002)
+        if listed(since) == before:
+            break
+    return (since,), {}
 
 
 @mutant(ID, default_case=nothing)
