@@ -34,7 +34,7 @@ BUDGETS = {
     "": 120.0,
     "tests/autodiff": 60.0,
     "tests/conform": 30.0,
-    "tests/demo": 90.0,  # every command: models trained, killed and resumed, pictures drawn
+    "tests/demo": 110.0,  # every command: models trained, killed and resumed, pictures drawn
     "tests/distributed": 120.0,  # real MPI: every process imports for itself, and waits by spinning
     "tests/kernels": 150.0,  # compiling every kernel for two architectures and for the emulation included
     "tests/laws": laws_budget,

@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import sys
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,12 +198,17 @@ def _judge(law, spec, target, dtype, given, examples, seed):
     total, judged = skipped(law), {}
     if given.impossible:
         return total
-    spaces = ((given, max(examples // 4, FEWEST)), (given.grow(), examples))  # a small case shrinks faster
+    # A small case shrinks faster. What is drawn for the first dtype serves the other, unless it must be shrunk there.
+    spaces = ((given, max(examples // 4, FEWEST), []), (given.grow(), examples, []))
     dtypes = [d for d in (DEFAULT if dtype is None else (dtype,)) if d in law.dtypes]
-    for each, (space, count) in itertools.product(dtypes, spaces):
-        found = run_law(law, spec, target, dtype=each, shrink=True, given=space, examples=count, seed=seed)
+    for each, (space, count, drawn) in itertools.product(dtypes, spaces):
+        run = partial(run_law, law, spec, target, dtype=each, given=space, examples=count, seed=seed)
+        found = run(cases=drawn) if drawn else run(shrink=True, keep=drawn)
         if dtype is None and isinstance(found.broken, Widened):  # it computes in float64 whatever arrives
             continue
+        if found.verdict == "failed" and each != dtypes[0]:
+            shrunk = run(shrink=True)
+            found = shrunk if shrunk.verdict == "failed" else found
         if found.verdict == "failed" and found.case is None:  # no fault of the target: a narrowed space
             verdict = "passed" if found.examples >= FEWEST else "not_applicable"
             found = found._replace(verdict=verdict, broken=None)

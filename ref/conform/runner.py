@@ -94,6 +94,7 @@ def run_law(
     guarded=True,
     given=None,
     cases=None,
+    keep=None,
 ):
     """Judge `target` by `law`.
 
@@ -112,6 +113,8 @@ def run_law(
         A narrower input space than the law's own.
     cases : list of Case, optional
         Judge copies of these, drawn before, and draw none: many targets then share one drawing.
+    keep : list, optional
+        The cases that are drawn and judged are put into it, as they were before.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def run_law(
         examples, verdict = len(cases), _go_through(run, cases)
     if verdict is None:
         run = _Run(*setup)
-        verdict = _search(run, given or law.given, examples, shrink, seed)
+        verdict = _search(run, given or law.given, examples, shrink, seed, keep)
     if verdict == "passed":
         verdict = _check_coverage(run, given or law.given, examples)
     return outcome_of(law, backend, form, dtype, verdict, run, time.perf_counter() - started)
@@ -146,7 +149,7 @@ def _go_through(run, cases):
         return None
 
 
-def _search(run, given, examples, shrink, seed):
+def _search(run, given, examples, shrink, seed, keep):
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     if seed is None:
         seed = seed_of(run.law)
@@ -166,7 +169,11 @@ def _search(run, given, examples, shrink, seed):
     @hypothesis.given(given.strategy())
     def body(case):
         run.failure = None
-        if not run.judge(case):
+        before = None if keep is None else case.copy()
+        good = run.judge(case)
+        if keep is not None:
+            keep.append(before)
+        if not good:
             failures.append(run.failure)
             raise _Failed
 
