@@ -134,11 +134,12 @@ def sweeps_bound(c, *values):
     return bounds.rounding(c.S + c.A + 5, top(c, *values) / (1 - c.gamma), c.dtype)
 
 
-def solve_bound(c):
+def solve_bound(c, *values):
     """LU with partial pivoting: a backward error of 3 S u times the growth 2^(S - 1), on a matrix of norm 1 + gamma
-    whose inverse has norm 1 / (1 - gamma), and the roundings of the matrix and of the right side."""
+    whose inverse has norm 1 / (1 - gamma), and the roundings of the matrix and of the right side; of a solution no
+    larger than any policy's value, or than the given values."""
     n = 3 * c.S * 2 ** (c.S - 1) * (1 + c.gamma) + c.S + c.A + 5
-    return bounds.rounding(n, top(c) / (1 - c.gamma), c.dtype)
+    return bounds.rounding(n, top(c, *values) / (1 - c.gamma), c.dtype)
 
 
 # Default-size tests -----------------------------------------------------------------------------------

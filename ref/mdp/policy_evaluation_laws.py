@@ -117,7 +117,8 @@ def policy_gradient_theorem(impl, c, expect):
     v = value_of(c.P, c.R, c.policy, c.gamma)
     d = series(c.gamma * np.einsum("sa,sat->ts", policy, P), mu64)
     found, scale = impl.vjp(c, mu), c.S * (1 + top(c)) / (1 - c.gamma)
-    few = c.S * solve_bound(c) * 4 / (1 - c.gamma) + bounds.rounding(c.S, scale, c.dtype)
+    # d, at most S / (1 - gamma), comes of a solve too, however small the rewards are.
+    few = c.S * solve_bound(c, 1.0) * 4 / (1 - c.gamma) + bounds.rounding(c.S, scale, c.dtype)
     expect(found["policy"], d[:, None] * (R + c.gamma * P @ v), few, "dpi", scale=scale)
     expect(found["R"], d[:, None] * policy, few, "dR", scale=scale)
     expect(found["P"], c.gamma * (d[:, None] * policy)[..., None] * v, few, "dP", scale=scale)
