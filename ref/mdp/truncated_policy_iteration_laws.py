@@ -99,7 +99,7 @@ def policy_iteration_may_fall_behind(impl, c, expect):
 
 @law(
     ID, "L6", given=space.where(iterations=dims(2, 4), memory="C"), kills=["start_ignored"],
-    passes_null=["zeros", "constant", "identity"],  # values that come out are C: BLAS may round another layout otherwise
+    passes_null=["zeros", "constant", "identity"],  # a value that comes out is C: BLAS may round another
 )  # fmt: skip
 def sweeps_go_on_from_the_value_before(impl, c, expect):
     "k rounds, and the rest from where they stopped, are all of them; the same bits."
