@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import thread as pool
+from typing import NamedTuple
 
 import numpy as np
 
@@ -128,11 +129,21 @@ def an_ended_thread_is_gone(impl, c, expect):
 # Mutants ---------------------------------------------------------------------------------------------
 
 
+class Nameless(NamedTuple):
+    """A thread of which only the identifier is known."""
+
+    ident: int
+    name: str = ""
+    daemon: bool = True
+
+
 def listed(since, *, keep=None, innermost=False, left=None, more=()):
     """The rows, parts of which an edit replaces."""
     known, main, frames = set(map(int, since)), threading.main_thread(), sys._current_frames()
-    library, out = (threading.__file__, queue.__file__, pool.__file__), []
-    for t in sorted({*threading.enumerate(), *more}, key=lambda t: (t is not main, t.ident)):
+    library, out, named = (threading.__file__, queue.__file__, pool.__file__), [], {*threading.enumerate(), *more}
+    nameless = frames.keys() - {t.ident for t in named}  # what runs Python and was not started by `threading`
+    named |= {Nameless(i) for i in nameless}
+    for t in sorted(named, key=lambda t: (t is not main, t.ident)):
         first = frame = frames.get(t.ident)
         while frame is not None and frame.f_code.co_filename in library and not (innermost and t.ident not in known):
             frame = frame.f_back
@@ -156,7 +167,7 @@ def nothing():
     for t in threading.enumerate():  # what other tests left behind is on its way out
         if t.name.endswith("(fill)"):
             t.join(5)
-    since = np.array([t.ident for t in threading.enumerate()])
+    since = np.array(list(sys._current_frames()))
     for _ in range(500):  # until they all stand still: two lists of a moving thread differ
         before = listed(since)
         time.sleep(0.002)
