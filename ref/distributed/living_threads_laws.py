@@ -176,6 +176,12 @@ def nothing():
     return (since,), {}
 
 
+def nobody_known():
+    """.. and none of them known."""
+    nothing()
+    return (np.zeros(0, np.int64),), {}
+
+
 @mutant(ID, default_case=nothing)
 def daemons_left_out(since):
     "Daemons that are not known are left out: nobody waits for them."
@@ -206,7 +212,7 @@ def main_is_left_over(since):
     return listed(since, left=lambda t, known: not t.daemon and t.ident not in known)
 
 
-@mutant(ID, default_case=nothing)
+@mutant(ID, default_case=nobody_known)
 def known_ones_too(since):
     "`since` is not looked at."
     return listed(since, left=lambda t, known: t is not threading.main_thread() and not t.daemon)
