@@ -13,8 +13,8 @@ ID = "diffusion.alpha_bar"
 
 space = cases(
     ID,
-    T=dims(0, 9, large=40),
-    beta=lambda draw, c: rng(draw).integers(1, 16 if c.T < 10 else 9, c.T) / 16.0,  # float32 holds the product
+    T=dims(0, 9, large=200),
+    beta=lambda draw, c: rng(draw).integers(1, 16, c.T) / (16.0 if c.T < 10 else 256.0),  # float32 holds the product
     flags={
         "none": Flag(lambda c: c.T == 0, {"T": 0}),
         "some": Flag(lambda c: c.T > 1, {"T": dims(2, 9)}),

@@ -13,7 +13,7 @@ from ref.spec import all_specs, load_laws
 load_laws()
 SPECS = all_specs()
 DEEP = os.environ.get("CLOSEDFORM_PROFILE") == "deep"
-EXAMPLES = {"float64": 200, "float32": 100, "strict": 30} if DEEP else {"float64": 12, "float32": 6, "strict": 5}
+EXAMPLES = {"float64": 400, "float32": 200, "strict": 60} if DEEP else {"float64": 12, "float32": 6, "strict": 5}
 SEED = int.from_bytes(os.urandom(4), "little") if DEEP else None
 
 each_spec = pytest.mark.parametrize("spec", SPECS, ids=[s.id for s in SPECS])
