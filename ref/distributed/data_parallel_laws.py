@@ -133,7 +133,7 @@ def same_gradients(found, expected, expect):
 
 
 @law(
-    ID, "L1", closed_form=True, given=whole.where(routes="all").reach("uneven", "idle", "divided"),
+    ID, "L1", closed_form=True, given=whole.where(routes="all").reach("alone", "uneven", "idle", "divided"),
     kills=["ddp_token_mean", "own_count_times_ranks", "start_not_sent", "buffers_not_sent", "last_count_alone",
            "not_divided"],
 )  # fmt: skip
@@ -194,7 +194,7 @@ def every_rank_has_the_same_bits(impl, c, expect):
 
 
 @law(
-    ID, "L5", closed_form=True, dtypes=EXACT, given=space.reach("divided", "many"),
+    ID, "L5", closed_form=True, dtypes=EXACT, given=space.reach("alone", "divided", "many"),
     kills=["reduced_at_every_part", "everyone_to_everyone"],
     passes_null=["zeros", "constant", "nan", "wrong_dtype"],
 )  # fmt: skip

@@ -130,7 +130,7 @@ def stepped(c, steps):
 
 
 @law(
-    ID, "L1", closed_form=True, given=straight.where(T=1).reach("alone", "weights", "clipped"),
+    ID, "L1", closed_form=True, given=straight.where(T=1).reach("alone", "many", "weights", "state", "clipped"),
     kills=["start_not_sent", "mean_of_means", "plain_ignored", "clipped_before_division", "norm_of_own_rows",
            "units_clipped_apart"],
 )  # fmt: skip
@@ -194,7 +194,7 @@ def rows_of(c, item_of):
 
 
 @law(
-    ID, "L4", closed_form=True, dtypes=EXACT, given=space.where(T=1).reach("weights", "state"),
+    ID, "L4", closed_form=True, dtypes=EXACT, given=space.where(T=1).reach("weights", "state", "many"),
     kills=["state_on_every_rank", "gradients_kept_whole", "weights_kept_whole"],
 )  # fmt: skip
 def bytes_held_are_the_formula(impl, c, expect):
@@ -221,7 +221,7 @@ def bytes_held_are_the_formula(impl, c, expect):
 
 @law(
     ID, "L5", closed_form=True, dtypes=EXACT,
-    given=space.where(routes="all").reach("weights", "state"),
+    given=space.where(routes="all").reach("alone", "weights", "state", "many"),
     kills=["all_reduced_then_cut", "gathered_again_at_the_turn"],
     passes_null=["zeros", "constant", "nan", "wrong_dtype"],
 )  # fmt: skip
@@ -244,7 +244,7 @@ def bytes_sent_are_the_formula(impl, c, expect):
 
 
 @law(
-    ID, "L6", dtypes=EXACT, given=straight.where(T=dims(2, 3), routes="some").reach("untouched", "weights"),
+    ID, "L6", given=straight.where(T=dims(2, 3), routes="some").reach("untouched", "weights", "many", "clipped"),
     kills=["moments_forgotten", "unused_decay", "weights_not_renewed"],
 )  # fmt: skip
 def later_steps_are_adamw(impl, c, expect):

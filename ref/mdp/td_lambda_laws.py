@@ -60,7 +60,7 @@ def episode_starts(c):
 
 @law(
     ID, "L1", closed_form=True,
-    given=space.where(online=False, traces="accumulating").reach("ends", "cuts"),
+    given=space.where(online=False, traces="accumulating").reach("none", "ends", "cuts", "again"),
     kills=["traces_run_through_ends", "truncation_is_termination", "decays_by_lam_alone", "online_always",
            "replacing_always", "trace_set_after_the_move", "ends_go_on"],
 )  # fmt: skip
@@ -82,7 +82,7 @@ def forward_is_backward(impl, c, expect):
 
 
 @law(
-    ID, "L2", closed_form=True, given=space.reach("none", "ends", "cuts"),
+    ID, "L2", closed_form=True, given=space.reach("none", "ends", "cuts", "again"),
     kills=["offline_always", "online_always", "traces_run_through_ends", "replacing_always", "accumulating_always",
            "decays_by_lam_alone", "truncation_is_termination"],
 )  # fmt: skip
