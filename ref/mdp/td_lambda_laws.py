@@ -31,8 +31,8 @@ fields = dict(
 )  # fmt: skip
 flags = {
     "none": Flag(lambda c: c.T == 0, {"T": 0}),
-    "ends": Flag(lambda c: bool(c.terminated[:-1].any()), {"T": dims(3, 6), "marked": "terminated", "chance": 0.7}),
-    "cuts": Flag(lambda c: bool(c.truncated[:-1].any()), {"T": dims(3, 6), "marked": "truncated", "chance": 0.7}),
+    "ends": Flag(lambda c: bool(c.terminated[:-1].any()), {"T": dims(3, 6), "marked": "terminated", "chance": 0.9}),
+    "cuts": Flag(lambda c: bool(c.truncated[:-1].any()), {"T": dims(3, 6), "marked": "truncated", "chance": 0.9}),
     "again": Flag(lambda c: len(set(c.states.tolist())) < c.T, {"S": 1, "T": dims(3, 6), "marked": "none"}),
 }
 space = space_of(ID, flags, fields)
