@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from backends.communicators import CommError, Nodes
+from ref.demo.charts import blank
 
 out, err = Console(), Console(stderr=True)
 Picture = Annotated[Path | None, typer.Option(help="Draw it into this PNG.")]
@@ -214,11 +215,7 @@ def _forecast_table(rows, size):
 
 
 def _draw(path, rows, size):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, save = blank((7, 4.4))
     axes = figure.subplots()
     for i, name in enumerate(dict.fromkeys(row["algorithm"] for row in rows)):
         mine = [row for row in rows if row["algorithm"] == name]
@@ -230,4 +227,4 @@ def _draw(path, rows, size):
     axes.set(xscale="log", yscale="log", xlabel="ranks", ylabel="seconds", title=f"{size}, alpha-beta-gamma model")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    save(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ref.demo import rl_pictures
+from ref.demo import charts, rl_pictures
 from ref.demo.rl_screen import console, progress, table
 
 BANDIT_ERROR = 1e-6
@@ -144,7 +144,7 @@ def hacking(task, algorithm, gamma, steps, seeds, out):
             held &= fall <= HELD if beta else curve[-1].proxy > curve[0].proxy and fall >= FALL
     console.print(shown)
     for name, lines, y in (("pass", solved, "exact pass@1"), ("proxy", proxies, "the reward model's mean")):
-        console.print(f"wrote {rl_pictures.curves(out / f'hacking-{name}.png', lines, {}, 'iterations', y)}")
+        console.print(f"wrote {charts.curves(out / f'hacking-{name}.png', lines, {}, 'iterations', y)}")
     console.print(f"wanted: without a KL term pass@1 falls by {FALL} at least, with one by {HELD} at most")
     return held or bool(steps)
 
@@ -204,5 +204,5 @@ def r1(task, algorithm, gamma, steps, seeds, out):
         cold, first = found[0][0], found[1][0]
         held &= first.formed >= R1_FORM and first.consistent >= R1_LANGUAGE and first.solved > cold.solved
     console.print(shown)
-    console.print(f"wrote {rl_pictures.curves(out / 'r1-stages.png', lines, {}, 'stage', 'share')}")
+    console.print(f"wrote {charts.curves(out / 'r1-stages.png', lines, {}, 'stage', 'share')}")
     return held or steps is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ref.demo import rl_pictures
+from ref.demo import charts
 from ref.demo.rl_screen import console, progress, table
 
 SEEDS, SFT = 3, 0.25  # pass@1 on the training pairs, at which training by likelihood stops
@@ -33,7 +33,7 @@ def run(task, algorithm, gamma, steps, seeds, out):
     for seed, (_, curve, _) in enumerate(found):
         lines |= {f"seed {seed}": [p[:2] for p in curve], f"seed {seed}, held out": [p[::2] for p in curve]}
     bars = [GRPO_BAR if algorithm == "grpo" else curve[0][1] + GAIN for _, curve, _ in found]
-    picture = rl_pictures.curves(
+    picture = charts.curves(
         out / f"arithmetic-{algorithm}-curve.png", lines, {"the bar": min(bars)}, "iterations", "exact pass@1"
     )
     console.print(f"wrote {picture}")

@@ -27,6 +27,7 @@ import numpy as np
 
 from backends.communicators import CommError, MpiCommunicator, bounds
 from backends.communicators.mpi import load
+from ref.demo.charts import blank
 from ref.distributed.all_reduce import ALGORITHMS
 from ref.distributed.binomial_broadcast import binomial_broadcast
 from ref.distributed.binomial_reduce import binomial_reduce
@@ -235,11 +236,7 @@ def picture(path, rows) -> Path:
     panels = sorted({(row["collective"], row["ranks"]) for row in rows})
     if not panels:
         raise ValueError("picture: no rows; needed at least one measurement")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, save = blank((4.6 * len(panels), 3.6))
     for axes, (collective, ranks) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         mine = [row for row in rows if (row["collective"], row["ranks"]) == (collective, ranks)]
         for name in dict.fromkeys(row["algorithm"] for row in mine):
@@ -250,8 +247,7 @@ def picture(path, rows) -> Path:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.axes[0].set_ylabel("bus bandwidth, GB/s")
-    figure.savefig(path, dpi=120)
-    return Path(path)
+    return save(path)
 
 
 if __name__ == "__main__":

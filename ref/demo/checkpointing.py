@@ -26,6 +26,7 @@ from autodiff import (
 )
 from autodiff.ops import sigmoid
 from autodiff.primitive import TABLE, Primitive
+from ref.demo.charts import blank
 from ref.training.checkpoint_segments import checkpoint_segments
 from ref.training.revolve import extra_steps, revolve
 
@@ -173,10 +174,7 @@ def picture(path, n, measured, snapshots) -> Path:
     if n < 1 or not len(snapshots) or min(snapshots) < 1:
         raise ValueError(f"picture: n={n}, snapshots={list(snapshots)}; needed numbers of at least 1")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure, save = blank((8, 5))
     axes = figure.add_subplot()
     curve = [(extra_steps(n, s) / n, min(s, n - 1) + TAPE) for s in snapshots]
     axes.plot(*np.array(curve).T, color="C0", linewidth=1, label="optimum: s states kept, t(n, s) runs again")
@@ -191,5 +189,4 @@ def picture(path, n, measured, snapshots) -> Path:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
-    return Path(path)
+    return save(path)

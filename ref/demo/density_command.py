@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ref.demo.charts import blank
+
 console = Console()
 SHOWN = 20  # images of each model in the picture
 
@@ -113,10 +115,7 @@ def picture(path, curves, levels, images):
         if not np.isfinite(values).all():
             raise ValueError(f"picture: {name} has a loss that is not finite")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 5), layout="constrained")
+    figure, save = blank((13, 5))
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     for name, values in curves.items():
         left.plot(np.arange(1, len(values) + 1), values, label=f"{name}: {min(values):.2f}")
@@ -131,5 +130,4 @@ def picture(path, curves, levels, images):
     right.set_yticks([(k + 0.5) * (side + 2) - 0.5 for k in range(len(images))], list(images))
     right.set_xticks([])
     right.set_title("images, and samples of each model")
-    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
-    return path
+    return save(path)

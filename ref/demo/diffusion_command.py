@@ -117,7 +117,8 @@ def _scores_table(count, rows):
 
 def _draw(data, judge, params, x, out):
     from ref.demo import diffusion, digits
-    from ref.demo.diffusion_pictures import curves, image_rows
+    from ref.demo.charts import curves
+    from ref.demo.diffusion_pictures import image_rows
 
     grid = {str(k): x[k : SHOWN * SHOWN : SHOWN] for k in range(SHOWN)}
     left, states, guesses = diffusion.strip(params)
@@ -137,7 +138,7 @@ def _draw(data, judge, params, x, out):
         image_rows(out / "samples.png", grid, "samples, by the digit asked for"),
         image_rows(out / "strip.png", rows, "denoising"),
         image_rows(out / "nearest.png", pairs, "samples, and the training images nearest to them"),
-        curves(out / "loss.png", lines, {}, ("t", "mean |eps - eps_theta|^2"), log=True),
+        curves(out / "loss.png", lines, {}, "t", "mean |eps - eps_theta|^2", log=True),
     )
     console.print(f"wrote {', '.join(map(str, written))}", soft_wrap=True)
 
@@ -148,7 +149,7 @@ def _draw(data, judge, params, x, out):
 def solvers(data, out, seeds, steps):
     """Frechet distance by evaluations of the network, for every solver; takes up the weights in `out`."""
     from ref.demo import checkpoint_file, diffusion, diffusion_solvers, digits, digits_net
-    from ref.demo.diffusion_pictures import curves
+    from ref.demo.charts import curves
 
     judge = _judge(data)
     path = checkpoint_file.latest(out / "samples-seed-0") if steps is None else None
@@ -175,7 +176,7 @@ def solvers(data, out, seeds, steps):
     levels = {name: references[name].distance for name in list(references)[:2]}
     lines = {name: [(r.evaluations, r.scores.distance) for r in rows] for name, rows in found.items()}
     labels = ("evaluations of the network", "Frechet distance")
-    console.print(f"wrote {curves(out / 'solvers.png', lines, levels, labels, log=True)}; T = {diffusion.T}")
+    console.print(f"wrote {curves(out / 'solvers.png', lines, levels, *labels, log=True)}; T = {diffusion.T}")
     return True
 
 
@@ -185,7 +186,7 @@ def solvers(data, out, seeds, steps):
 def bits(data, out, seeds, steps):
     """Bits of the held-out digits, beside what needs no network."""
     from ref.demo import diffusion_bits
-    from ref.demo.diffusion_pictures import curves
+    from ref.demo.charts import curves
 
     plan = diffusion_bits.PLAN if steps is None else diffusion_bits.PLAN._replace(steps=steps)
     made, base = _with_bar("dequantised digits", plan, lambda watch: diffusion_bits.train(data.x, plan, watch=watch))
@@ -210,7 +211,7 @@ def bits(data, out, seeds, steps):
                   f"bits; the gap to the histograms is {gap:.2f}")  # fmt: skip
     ordered = list(enumerate(np.sort(found.each), 1))
     labels = ("held-out digits, in order", "bits per dimension")
-    console.print(f"wrote {curves(out / 'bits.png', {'this model': ordered}, references, labels)}")
+    console.print(f"wrote {curves(out / 'bits.png', {'this model': ordered}, references, *labels)}")
     return (found.mean < BITS and found.solver_error < SOLVER_ERROR) or steps is not None
 
 

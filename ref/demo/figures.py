@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from ref.demo.charts import blank
 from ref.optim.adam_l2 import adam_l2
 from ref.optim.adamw import adamw, start
 from ref.optim.minibatch_descent import minibatch_descent
@@ -141,10 +142,7 @@ def draw(path, panels):
                 if not np.isfinite(values).all() or (axis in panel.log and not (values > 0).all()):
                     raise ValueError(f"draw: {label!r} of {panel.title!r} has {axis} that cannot be drawn")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    figure, save = blank((6 * len(panels), 4.5))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for label, (x, y) in panel.lines.items():
             style = {"marker": ".", "linestyle": "", "alpha": 0.4} if label == "points" else {"linewidth": 1.2}
@@ -157,8 +155,7 @@ def draw(path, panels):
         axes.set_yscale("log" if "y" in panel.log else "linear")
         axes.grid(alpha=0.3)
         axes.legend()
-    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
-    return Path(path)
+    return save(path)
 
 
 def figures(

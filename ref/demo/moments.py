@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ref.demo.charts import blank
 from ref.diffusion.alpha_bar import alpha_bar
 from ref.diffusion.ancestral_ve import ancestral_ve_stages
 from ref.diffusion.annealed_langevin import annealed_stages
@@ -272,10 +273,7 @@ def picture(path, found) -> Path:
     if not found or not good:
         raise ValueError(f"picture: found has {list(found)}; needed at least one sampler, with finite errors")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure, save = blank((12, 5))
     for axes, field, title in zip(figure.subplots(1, 2), ("mean", "cov"), ("mean", "covariance"), strict=True):
         for i, (name, rows) in enumerate(found.items()):
             errors = [max(getattr(r, f"{field}_error"), 1e-16) for r in rows]
@@ -287,8 +285,7 @@ def picture(path, found) -> Path:
         axes.grid(alpha=0.3, which="both")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8, title="order of the covariance")
-    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
-    return Path(path)
+    return save(path)
 
 
 def table(name, rows):

@@ -15,6 +15,7 @@ import numpy as np
 from autodiff import autocast, namespace, raw, tensor
 from backends import get
 from backends.stochastic import stochastic_bf16
+from ref.demo.charts import blank
 
 KINDS = ("float32", "float32 masters", "bfloat16, stochastic", "bfloat16")
 ROWS, CHANNELS, RATE = 256, 8, 2.0**-6
@@ -118,10 +119,7 @@ def picture(path, losses) -> Path:
     if not curves or not all(c.ndim == 1 and c.size and np.isfinite(c).all() and c.min() >= 0 for c in curves.values()):
         raise ValueError(f"picture: losses has runs {list(losses)}; needed at least one, of finite losses >= 0")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure, save = blank((8, 5))
     axes = figure.add_subplot()
     for i, (name, curve) in enumerate(curves.items()):
         axes.semilogy(np.maximum(curve, 1e-16), color=f"C{i}", linewidth=1, label=f"{name}: {curve[-1]:.1e}")
@@ -129,5 +127,4 @@ def picture(path, losses) -> Path:
     axes.set_ylabel("loss (mean squared error / 2)")
     axes.grid(alpha=0.3)
     axes.legend()
-    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
-    return Path(path)
+    return save(path)

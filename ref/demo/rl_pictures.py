@@ -1,10 +1,12 @@
-"""Pictures of reinforcement learning: values with the policy's arrows, errors over iterations, curves over steps."""
+"""Pictures of reinforcement learning: values with the policy's arrows, errors over iterations, a frontier."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+
+from ref.demo.charts import blank
 
 # Up, right, down, left on the map, by the actions of the environment: (column step, row step).
 ARROWS = {
@@ -38,7 +40,8 @@ def value_map(path, task, table, values, policy) -> Path:
     rows, columns = table.shape
     if len(values) != rows * columns + 1 or not np.isfinite(values).all():
         raise ValueError(f"value_map: values has {len(values)} entries; needed {rows * columns + 1} finite ones")
-    axes, save = _axes((1.1 * columns + 1, 1.1 * rows + 0.5))
+    figure, save = blank((1.1 * columns + 1, 1.1 * rows + 0.5))
+    axes = figure.add_subplot()
     grid = np.asarray(values[:-1]).reshape(rows, columns)
     shown = axes.imshow(grid, cmap="viridis")
     middle = (grid.max() + grid.min()) / 2
@@ -88,45 +91,13 @@ def error_curve(path, curve, gamma, unit) -> Path:
     k, error = (np.array([point[i] for point in curve], float) for i in (0, 1))
     if not k.size or not np.isfinite(error).all():
         raise ValueError("error_curve: needed at least one point, and finite errors")
-    axes, save = _axes((7, 4.5))
+    figure, save = blank((7, 4.5))
+    axes = figure.add_subplot()
     axes.semilogy(k, np.maximum(error, 1e-16), ".-", label="largest error of a value")
     axes.semilogy(
         k, np.maximum(error[0] * gamma**k, 1e-16), "--", color="0.4", label="gamma^k, the bound of value iteration"
     )
     axes.set(xlabel=unit, ylabel="max |v - v*|")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return save(path)
-
-
-def curves(path, lines, levels, x, y) -> Path:
-    """Draw lines over steps, and levels.
-
-    Parameters
-    ----------
-    path : path
-        Where the PNG goes; its folder exists.
-    lines : {label: sequence of (x, y)}
-    levels : {label: y}
-    x, y : str
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ValueError
-        No line, or a number that is not finite.
-    """
-    if not lines or not all(len(line) and np.isfinite(np.asarray(line, float)).all() for line in lines.values()):
-        raise ValueError(f"curves: lines are {list(lines)}; needed at least one, of finite points")
-    axes, save = _axes((7, 4.5))
-    for label, line in lines.items():
-        axes.plot(*np.asarray(line, float).T, linewidth=1.2, label=label)
-    for label, level in levels.items():
-        axes.axhline(level, color="0.4", linestyle="--", label=f"{label}: {level:.6g}")
-    axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.legend()
     return save(path)
@@ -156,7 +127,8 @@ def frontier(path, line, paths, x, y) -> Path:
     """
     if not len(line) or not all(np.isfinite(np.asarray(p, float)).all() for p in (line, *paths.values())):
         raise ValueError(f"frontier: {len(line)} points and {list(paths)}; needed at least one, all finite")
-    axes, save = _axes((7, 4.5))
+    figure, save = blank((7, 4.5))
+    axes = figure.add_subplot()
     axes.plot(*np.asarray(sorted(line), float).T, color="black", linewidth=1.5, label="exact frontier")
     for i, (label, points) in enumerate(paths.items()):
         axes.plot(*np.asarray(points, float).T, "o-", color=f"C{i}", linewidth=0.7, markersize=4, label=label)
@@ -164,16 +136,3 @@ def frontier(path, line, paths, x, y) -> Path:
     axes.grid(alpha=0.3)
     axes.legend()
     return save(path)
-
-
-def _axes(size):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-
-    def save(path):
-        FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
-        return Path(path)
-
-    return figure.add_subplot(), save

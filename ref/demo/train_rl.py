@@ -13,7 +13,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ref.demo import alignment_command, arithmetic_command, environments, rl_pictures
+from ref.demo import alignment_command, arithmetic_command, charts, environments, rl_pictures
 from ref.demo.rl_screen import Task, console, progress, usage
 
 MONTE_CARLO_EPISODES = 20_000
@@ -150,7 +150,7 @@ def _learned(task, table, algorithm, gamma, steps, seeds, out):
     console.print(shown)
     first = found[0]
     lines = {f"seed {seed}": [(x, start) for x, _, start in run.curve] for seed, run in found.items()}
-    picture = rl_pictures.curves(
+    picture = charts.curves(
         out / f"{task}-{algorithm}-curve.png", lines, {"best possible": best}, first.unit,
         "value of the start under the greedy policy",
     )  # fmt: skip
@@ -198,7 +198,7 @@ def ppo(task, algorithm, gamma, steps, seeds, out):
         from ref.demo import tabular
 
         levels = {"best with a clock": tabular.within_limit(table)}
-    picture = rl_pictures.curves(
+    picture = charts.curves(
         out / f"{task}-ppo-curve.png",
         curves,
         levels,

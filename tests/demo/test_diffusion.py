@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from typer.testing import CliRunner
 
 from ref.cli.app import app
-from ref.demo import diffusion, diffusion_command, diffusion_pictures, diffusion_solvers, digits, digits_net
+from ref.demo import charts, diffusion, diffusion_command, diffusion_pictures, diffusion_solvers, digits, digits_net
 
 DEEP = os.environ.get("CLOSEDFORM_PROFILE") == "deep"
 
@@ -306,8 +306,8 @@ def test_a_wrong_word_is_one_line(run):
         lambda path: diffusion_pictures.image_rows(path, {}),
         lambda path: diffusion_pictures.image_rows(path, {"a": np.zeros((2, 64)), "b": np.zeros((3, 64))}),
         lambda path: diffusion_pictures.image_rows(path, {"a": np.full((1, 8, 8), np.nan)}),
-        lambda path: diffusion_pictures.curves(path, {}, {}, ("x", "y")),
-        lambda path: diffusion_pictures.curves(path, {"a": [(0, np.inf)]}, {}, ("x", "y")),
+        lambda path: charts.curves(path, {}, {}, "x", "y"),
+        lambda path: charts.curves(path, {"a": [(0, np.inf)]}, {}, "x", "y"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ref.cli.app import app
-from ref.demo import ppo, rl_pictures, tabular, train_rl
+from ref.demo import charts, ppo, rl_pictures, tabular, train_rl
 from ref.demo.environments import table
 
 DEEP = os.environ.get("CLOSEDFORM_PROFILE") == "deep"
@@ -100,8 +100,8 @@ def test_wrong_words_are_one_line(run, args, said):
         ),
         lambda path: rl_pictures.error_curve(path, [], 0.9, "k"),
         lambda path: rl_pictures.error_curve(path, [(0, np.inf)], 0.9, "k"),
-        lambda path: rl_pictures.curves(path, {}, {}, "x", "y"),
-        lambda path: rl_pictures.curves(path, {"a": [(0, np.nan)]}, {}, "x", "y"),
+        lambda path: charts.curves(path, {}, {}, "x", "y"),
+        lambda path: charts.curves(path, {"a": [(0, np.nan)]}, {}, "x", "y"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, tmp_path):
