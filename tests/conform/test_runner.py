@@ -191,3 +191,24 @@ def test_others_are_drawn_where_a_case_says_nothing_of_the_target():
     assert (found.verdict, found.examples) == ("passed", 20)
     premises = judge(call, given=SPACE.where(S=0, T=dims(1, 3), some=True), cases=[])
     assert premises.verdict == "failed" and "premises" in str(premises.broken)
+
+
+def test_an_edge_class_that_the_drawing_missed_is_sought():
+    seen = []
+
+    def watch(impl, c, expect):
+        seen.append(c.S)
+        expect.same(impl(c), impl(c))
+
+    rare = SPACE.where(S=dims(1, 3))
+    rare = rare._replace(flags={**rare.flags, "long": Flag(lambda c: c.S == 9, {"S": 9})}).reach("long")
+    drawn = sample(rare.unreached(), 20)
+    assert {c.S for c in drawn} <= {1, 2, 3}
+    assert judge(watch, given=rare, cases=drawn).verdict == "passed"
+    assert 9 in seen
+
+    def fails_there(impl, c, expect):
+        expect.same(np.asarray(c.S == 9), np.asarray(False))
+
+    found = judge(fails_there, given=rare, cases=drawn)
+    assert found.verdict == "failed" and found.case.S == 9
