@@ -211,7 +211,12 @@ def sample(given, examples, seed=0):
 
 
 def _seek_missed(run, given, shrink, seed, keep):
-    """Hypothesis may not have tried an edge class's branch in so few cases: draw some from that branch alone."""
+    """Hypothesis may not have tried an edge class's branch in so few cases: draw some from that branch alone.
+
+    A space that was narrowed may hold no such case, which hundreds of rejected draws would only confirm.
+    """
+    if given.demanded:
+        return "passed"
     for edge in given.edges:
         if edge not in run.reached:
             verdict = _search(run, given.where(**{edge: True}).unreached(), FEWEST, shrink, seed, keep)

@@ -146,8 +146,7 @@ def test_a_case_names_what_it_lacks():
 @pytest.mark.parametrize("name", sorted(nulls(SPEC)))
 def test_a_null_fails_some_law(name):
     target = nulls(SPEC)[name]
-    verdicts = [run_law(x, SPEC, target, examples=40).verdict for x in SPEC.laws.values()]
-    assert "failed" in verdicts
+    assert any(run_law(x, SPEC, target, examples=40).verdict == "failed" for x in SPEC.laws.values())
 
 
 def test_choose_and_impl_serve_one_call_without_guards():
