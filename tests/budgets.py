@@ -102,11 +102,14 @@ def pytest_runtest_logstart():
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport():
+def pytest_runtest_makereport(call):
     global _clock, _timed
-    now = cpu_seconds()
     report = (yield).get_result()
-    report.cpu_seconds, report.slower = now - _clock, None
+    report.cpu_seconds, report.slower = 0.0, None
+    if call.when != "teardown":  # the last phase, and always there: one reading a test, for a reading is not free
+        return
+    now = cpu_seconds()
+    report.cpu_seconds = now - _clock
     if not _timed or now - _timed > EVERY:
         report.slower = fixed_work() / REFERENCE
         now = _timed = cpu_seconds()

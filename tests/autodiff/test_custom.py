@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 
@@ -23,6 +21,7 @@ from autodiff import (
     tensor,
     vjp,
 )
+from tests.autodiff.collector import leaves_nothing_to_collect
 
 X, U = np.random.default_rng(2).uniform(0.5, 1.5, (2, 3))
 
@@ -124,14 +123,7 @@ def test_nothing_waits_for_the_collector():
         x = leaf()
         (sine(x * x) + ONCE(x, x)).sum().backward(create_graph=True)
 
-    work()
-    gc.collect()
-    gc.disable()
-    try:
-        work()
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
+    assert leaves_nothing_to_collect(work)
 
 
 def test_a_second_derivative_is_that_of_bwd():
