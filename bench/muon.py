@@ -16,20 +16,21 @@ def arrays():
 
 
 def ours(threads):
+    from backends.fused.numpy.muon import muon_
     from backends.threads import threads as thread_count
-    from ref.optim.muon import muon
-    from ref.optim.sgd import start
+    from ref.optim.muon import COEFFICIENTS, SCALES
 
     param, grad = arrays()
-    held = [param, start(param)]
+    velocity, factor = np.zeros_like(param), SCALES["moonlight"](*param.shape)
 
     def step(_=None):
         with thread_count(threads):
-            held[:] = muon(held[0], grad, held[1], **OPTIONS)
+            muon_(param, grad, velocity, nesterov=True, factor=factor, steps=5, coefficients=COEFFICIENTS, eps=EPS,
+                  **OPTIONS)  # fmt: skip
 
     def values():
         step()
-        return {"param": held[0]}
+        return {"param": param}
 
     return Engine({"step": step}, values)
 

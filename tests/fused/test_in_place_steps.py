@@ -4,19 +4,24 @@ import numpy as np
 import pytest
 
 from backends.fused.numpy._blocks import BLOCK, JOB, _jobs
+from backends.fused.numpy.adafactor import adafactor_
 from backends.fused.numpy.adamw import adamw_
 from backends.fused.numpy.ema import ema_
 from backends.fused.numpy.lion import lion_
+from backends.fused.numpy.muon import muon_
 from backends.fused.numpy.sgd import sgd_
 from backends.threads import threads
 from ref.conform.impl import Target
 from ref.conform.runner import run_law
+from ref.optim.adafactor import AdafactorState
 from ref.optim.ema import EmaState
 from ref.optim.lion import LionState
+from ref.optim.muon import COEFFICIENTS, SCALES
 from ref.optim.sgd import SgdState
 from ref.spec import get, load_laws
 
-load_laws(["optim.sgd", "optim.lion", "optim.ema"])
+IDS = ["optim.sgd", "optim.lion", "optim.ema", "optim.muon", "optim.adafactor"]
+load_laws(IDS)
 
 
 def sgd_in_place(param, grad, state, *, form="torch", **options):
@@ -38,9 +43,28 @@ def ema_in_place(param, state, *, decay=0.999, corrected=True):
     return (e / (1 - decay**t)).astype(e.dtype) if corrected else e.copy(), EmaState(e, t)
 
 
-ROWS = [("optim.sgd", sgd_in_place, law) for law in get("optim.sgd").laws.values()]
-ROWS += [("optim.lion", lion_in_place, law) for law in get("optim.lion").laws.values()]
-ROWS += [("optim.ema", ema_in_place, law) for law in get("optim.ema").laws.values()]
+def muon_in_place(
+    param, grad, state, *, lr=1e-3, momentum=0.95, nesterov=True, weight_decay=0.1, scale="moonlight", steps=5,
+    coefficients=COEFFICIENTS, eps=1e-7,
+):  # fmt: skip
+    p, v = param.copy(order="C"), state.velocity.copy(order="C")
+    muon_(p, grad.copy(order="C"), v, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
+          factor=SCALES[scale](*p.shape), steps=steps, coefficients=coefficients, eps=eps)  # fmt: skip
+    return p, SgdState(v)
+
+
+def adafactor_in_place(
+    param, grad, state, *, lr=None, decay_exponent=0.8, clip=1.0, eps1=1e-30, eps2=1e-3, scale_parameter=True
+):  # fmt: skip
+    p, rows = param.copy(order="C"), state.rows.copy()
+    columns, t = None if state.columns is None else state.columns.copy(), state.t + 1
+    adafactor_(p, grad.copy(order="C"), rows, columns, t, lr=lr, decay_exponent=decay_exponent, clip=clip, eps1=eps1,
+               eps2=eps2, scale_parameter=scale_parameter)  # fmt: skip
+    return p, AdafactorState(rows, columns, t)
+
+
+FORMS = dict(zip(IDS, (sgd_in_place, lion_in_place, ema_in_place, muon_in_place, adafactor_in_place), strict=True))
+ROWS = [(id, form, law) for id, form in FORMS.items() for law in get(id).laws.values()]
 
 
 @pytest.mark.parametrize("id, function, law", ROWS, ids=[f"{id}-{law.label}" for id, _, law in ROWS])
@@ -132,3 +156,41 @@ def test_bad_input_is_named(arrays, said):
 def test_bad_input_of_lion():
     with pytest.raises(ValueError, match="lion_: m has 2 arrays, param has 1"):
         lion_([np.zeros(3)], [np.zeros(3)], [np.zeros(3)] * 2, lr=0.1, beta1=0.9, beta2=0.99)
+
+
+def bits_of(step, count):
+    rng = np.random.default_rng(0)
+    made = [rng.standard_normal((700, 300)).astype(np.float32) for _ in range(3)]
+    with threads(count):
+        return [x.tobytes() for x in step(*made)]
+
+
+def muon_step(param, grad, velocity):
+    muon_(param, grad, velocity, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1, factor=2.0, steps=0,
+          coefficients=COEFFICIENTS, eps=0.0)  # fmt: skip
+    return param, velocity
+
+
+def adafactor_step(param, grad, state):
+    rows, columns = np.square(state[:, 0]), np.square(state[0])
+    adafactor_(param, grad, rows, columns, 2, lr=None, decay_exponent=0.8, clip=1.0, eps1=1e-30, eps2=1e-3,
+               scale_parameter=True)  # fmt: skip
+    return param, rows, columns
+
+
+@pytest.mark.parametrize("step", [muon_step, adafactor_step])
+def test_a_matrix_has_the_same_bits_for_any_number_of_threads(step):
+    assert bits_of(step, 1) == bits_of(step, 2) == bits_of(step, 5)
+
+
+def test_bad_input_of_muon_and_adafactor():
+    x = np.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"muon_: velocity is float64\[3, 2\], param is float64\[2, 3\]"):
+        muon_step(x, x, np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"muon_: grad is float64\[2, 3\], .* must be contiguous matrices"):
+        muon_step(x, np.zeros((2, 6))[:, ::2], x)
+    options = {"lr": None, "decay_exponent": 0.8, "clip": 1.0, "eps1": 0.0, "eps2": 0.0, "scale_parameter": True}
+    with pytest.raises(ValueError, match=r"adafactor_: rows is float64\[3\]; needed contiguous float64\[2\]"):
+        adafactor_(x, x, np.zeros(3), np.zeros(3), 1, **options)
+    with pytest.raises(ValueError, match="adafactor_: param has 2 axes, columns is NoneType; needed"):
+        adafactor_(x, x, np.zeros(2), None, 1, **options)
