@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ref.conform.impl import own
-from ref.conform.matrix import kills, named_pairs, plan
+from ref.conform.matrix import draw, kills, named_pairs, plan
 from ref.conform.runner import run_law
 
 
@@ -30,7 +30,8 @@ class Row(NamedTuple):
 def run_summary(specs, *, backend="numpy", form=None, examples=25, console=None, reach=True):
     """Run all rows of `plan` and the named kills; returns (rows, outcomes).
 
-    With `reach` off, a short run need not meet every edge class.
+    A law's cases are drawn once for every form, dtype and mutant. With `reach` off, a short run need not meet every
+    edge class.
     """
     todo = list(plan(specs, backend=backend, form=form))
     outcomes, rows = [], []
@@ -43,22 +44,22 @@ def run_summary(specs, *, backend="numpy", form=None, examples=25, console=None,
             mine = [row for row in todo if row[0] is spec]
             if not mine:
                 continue
-            found = []
+            found, drawn = [], draw(spec, examples)
             for _, law, each_form, dtype in mine:
                 bar.update(task, description=f"{spec.id} {law.label}")
                 given = law.given if reach else law.given.unreached()
                 setup = {"backend": backend, "form": each_form, "dtype": dtype, "examples": examples}
-                found.append(run_law(law, spec, own(spec), given=given, **setup))
+                found.append(run_law(law, spec, own(spec), given=given, cases=drawn[law.label], **setup))
                 bar.advance(task)
-            rows.append(_row(spec, found))
+            rows.append(_row(spec, found, drawn))
             outcomes += found
     return rows, outcomes
 
 
-def _row(spec, outcomes):
+def _row(spec, outcomes, drawn):
     killed, survivors = set(), []
     for law, mutant in named_pairs(spec):
-        if kills(spec, law, mutant):
+        if kills(spec, law, mutant, cases=drawn[law.label]) or kills(spec, law, mutant):
             killed.add(mutant.name)
         else:
             survivors.append(f"{spec.id} {mutant.name} ({law.label})")
