@@ -26,6 +26,7 @@ _NUMPY = {
     "nn.linear": "linear",
     "nn.rms_norm": "rms_norm",
     "nn.rope": "rope",
+    "nn.silu": "silu",
     "nn.swiglu": "swiglu",
     "rl.clipped_surrogate": "clipped_surrogate",
     "rl.kl_loss": "kl_loss",

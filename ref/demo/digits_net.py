@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from autodiff import namespace
-from autodiff.special import sigmoid
 from ref.demo.digits import CLASSES, PIXELS
 from ref.nn.embedding import embedding
 from ref.nn.layer_norm import layer_norm
 from ref.nn.linear import linear
+from ref.nn.silu import silu
 from ref.nn.sinusoidal_embedding import sinusoidal_embedding
 
 HIDDEN = 256
@@ -75,8 +74,3 @@ def conditions(t, labels, p, steps, x):
     s = sinusoidal_embedding((times * (TURNS / steps)).astype(x.dtype), channels=EMBEDDED, convention="ddpm")
     e = linear(s, p["time.weight"], p["time.bias"])
     return e + linear(embedding(p["class.weight"], labels), p["label.weight"], p["label.bias"])
-
-
-def silu(h):
-    """h sigma(h)."""
-    return namespace(h).multiply(h, sigmoid(h))

@@ -36,11 +36,11 @@ import numpy as np
 
 from autodiff import namespace
 from autodiff.convolution import conv
-from autodiff.special import sigmoid
 from ref.attention.sdpa import sdpa
 from ref.nn.embedding import embedding
 from ref.nn.group_norm import group_norm
 from ref.nn.linear import linear
+from ref.nn.silu import silu
 from ref.nn.sinusoidal_embedding import sinusoidal_embedding
 from ref.spec import bind, spec
 from ref.spec.signature import dtype_name, kind_of
@@ -170,11 +170,6 @@ def convolved(h, p, name, stride=1, padding=1):
 def normed(h, p, name, config):
     """Group normalisation with its weight and bias."""
     return group_norm(h, p[f"{name}.weight"], p[f"{name}.bias"], groups=config.groups)
-
-
-def silu(h):
-    """h sigma(h)."""
-    return h * sigmoid(h)
 
 
 def doubled(xp, h):

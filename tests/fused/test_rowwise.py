@@ -236,6 +236,20 @@ def test_swiglu(case):
 
 
 @examples(60)
+@given(rows(sizes=(1e-3, 1.0, 30.0, 1e4)))
+def test_silu(case):
+    _, array, lead, d, dtype = case
+    x, g = array(*lead, d), array(*lead, d, size=1.0)
+    y, dx = run("nn.silu", (x,), g)
+    X, Gr = x.astype(float), g.astype(float)
+    s, rest = silu_parts(X)
+    # As for SwiGLU: a sigmoid below the smallest normal may come out as 0.
+    judge(y, X * s, 10 * abs(X * s), dtype, lost=64 + abs(X))
+    slope = 1 + X * rest
+    judge(dx, Gr * s * slope, abs(Gr * s) * (12 * abs(slope) + 12 * (1 + abs(X))), dtype, lost=64 + abs(Gr * X))
+
+
+@examples(60)
 @given(rows(sizes=(1e-3, 1.0, 5.0)), st.sampled_from([None, "tanh"]))
 def test_gelu(case, approximate):
     _, array, lead, d, dtype = case
@@ -268,6 +282,10 @@ def test_gates_at_the_extremes():
             y, dx = run("nn.gelu", (x,), one, approximate=approximate)
             assert np.array_equal(y, x * [0, 0, 0, 1, 1])
             assert dx.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+        x = np.array([-math.inf, -1e30, -500.0, 0.0, 500.0, 1e30, math.inf], dtype)
+        y, dx = run("nn.silu", (x,), np.ones_like(x))
+        assert np.array_equal(y[[0, 1, 3, 4, 5, 6]], [0, 0, *x[3:]]) and abs(y[2]) <= 1e-200
+        assert dx[[0, 1, 3, 4, 5, 6]].tolist() == [0.0, 0.0, 0.5, 1.0, 1.0, 1.0]
 
 
 # ---- the bounds can fail
@@ -277,6 +295,7 @@ def test_gates_at_the_extremes():
     "id,spoil",
     [
         ("nn.rms_norm", lambda x: x + 1e-6),
+        ("nn.silu", lambda x: x + 1e-6),
         ("nn.swiglu", lambda x: x + 1e-6),
         ("nn.gelu", lambda x: x * (1 + 1e-5)),
         ("nn.layer_norm", lambda x: x * (1 + 1e-4)),
@@ -290,6 +309,7 @@ def test_a_small_error_is_caught(id, spoil, monkeypatch):
     )
     test = {
         "nn.rms_norm": test_rms_norm,
+        "nn.silu": test_silu,
         "nn.swiglu": test_swiglu,
         "nn.gelu": test_gelu,
         "nn.layer_norm": test_layer_norm,

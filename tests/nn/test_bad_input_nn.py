@@ -14,6 +14,7 @@ from ref.nn.layer_norm import layer_norm
 from ref.nn.linear import linear
 from ref.nn.rms_norm import rms_norm
 from ref.nn.rope import rope
+from ref.nn.silu import silu
 from ref.nn.sinusoidal_embedding import sinusoidal_embedding
 from ref.nn.swiglu import swiglu
 
@@ -70,6 +71,7 @@ CASES = [
     (swiglu, TypeError, (x(2, 3), x(2, 3, **f32)), {}, "up has dtype float32, gate has float64"),
     (gelu, ValueError, (x(3),), {"approximate": "quick"}, "gelu: approximate='quick'; needed one of"),
     (gelu, TypeError, (x(3, **whole),), {}, "x has dtype int64"),
+    (silu, TypeError, (x(3, **whole),), {}, "x has dtype int64"),
     (keep_mask, ValueError, (IDS,), {"seed": -1, "rate": 0.5}, "keep_mask: seed=-1; needed 0 <= seed"),
     (keep_mask, ValueError, (IDS,), {"seed": 2**64, "rate": 0.5}, "seed=18446744073709551616"),
     (keep_mask, ValueError, (IDS,), {"seed": 0, "rate": 1.0}, "keep_mask: rate=1.0; needed 0 <= rate < 1"),

@@ -44,3 +44,11 @@ def floats(*arrays):
     return dtype in (np.float32, np.float64) and all(
         x is not None and x.dtype == dtype for x in arrays
     )
+
+
+def sigmoid(x, out):
+    """1 / (1 + exp(-x)) into out; exp may overflow to inf, whose reciprocal is the right 0."""
+    np.negative(x, out=out)
+    np.exp(out, out=out)
+    out += 1
+    return np.reciprocal(out, out=out)

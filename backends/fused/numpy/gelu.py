@@ -13,8 +13,7 @@ import math
 import numpy as np
 from scipy.special import erfc
 
-from backends.fused.numpy._rows import by_blocks, floats
-from backends.fused.numpy.swiglu import sigmoid
+from backends.fused.numpy._rows import by_blocks, floats, sigmoid
 
 __all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
 

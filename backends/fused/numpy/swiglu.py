@@ -8,9 +8,9 @@ tanh, whose 1 + tanh loses every digit of s where a is very negative.
 
 import numpy as np
 
-from backends.fused.numpy._rows import by_blocks, floats
+from backends.fused.numpy._rows import by_blocks, floats, sigmoid
 
-__all__ = ["READS_OUTPUT", "forward", "sigmoid", "supports", "vjp"]
+__all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
 
 READS_OUTPUT = False  # the vjp does not: the tape need not keep it
 
@@ -55,11 +55,3 @@ def vjp(g, out, saved, needs, gate, up):
 
     by_blocks(part, a.size, 1)
     return tuple(None if d is None else d.reshape(gate.shape) for d in (da, db))
-
-
-def sigmoid(x, out):
-    """1 / (1 + exp(-x)) into out; exp may overflow to inf, whose reciprocal is the right 0."""
-    np.negative(x, out=out)
-    np.exp(out, out=out)
-    out += 1
-    return np.reciprocal(out, out=out)
