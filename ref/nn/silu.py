@@ -7,7 +7,8 @@ Source: Elfwing, Uchibe & Doya 2017 (1702.03118) sec. 2; Ramachandran, Zoph & Le
 
 Conventions
     C1  The slope inside the sigmoid is 1; x sigma(1.702 x) is quick GELU.
-    C2  x < -1e4 counts as -1e4: s is 0 there to the last bit, and so is y, at -inf too.
+    C2  x < -1e4 counts as -1e4: s is 0 there to the last bit, and so is y, at -inf too. No law asks for that: x s and
+        x / (1 + e^{-x}) are NaN at -inf, in torch among others.
     C3  s is formed from e^{-|x|}: nothing overflows at either end.
 
 Laws

@@ -76,11 +76,11 @@ def opposite_inputs_differ_by_x(impl, c, expect):
 
 @law(
     ID, "L4", closed_form=True, given=space.where(some=True),
-    kills=["exponentials_overflow", "far_inputs_leak", "nan_at_minus_infinity"],
+    kills=["exponentials_overflow", "far_inputs_leak"],
 )  # fmt: skip
 def far_inputs_pass_or_vanish(impl, c, expect):
-    "y(x) = x and y(-x) = 0, exactly, at x = 1e4, where x^2 overflows and at infinity."
-    for far in (1e4, huge(c), math.inf):
+    "y(x) = x and y(-x) = 0, exactly, at x = 1e4 and where x^2 overflows."
+    for far in (1e4, huge(c)):
         right = np.full(c.x.shape, far, c.dtype)
         expect.same(impl(c.replace(x=right)), right, f"y({far})")
         expect.same(impl(c.replace(x=-right)), np.zeros(c.x.shape), f"y(-{far})")
@@ -210,12 +210,6 @@ def exponentials_overflow(x):
 def far_inputs_leak(x):
     "The gate kept above 1e-6, so that no unit dies."
     return np.where(x < -20, x * x.dtype.type(1e-6), _silu(x))
-
-
-@mutant(ID, default_case=at(-700.0, 0.0, 700.0))
-def nan_at_minus_infinity(x):
-    "x times a gate of 0, whatever x is."
-    return x * _s(x)
 
 
 @mutant(ID, default_case=at(-2.0, 0.0, 2.0))
