@@ -282,10 +282,9 @@ def test_gates_at_the_extremes():
             y, dx = run("nn.gelu", (x,), one, approximate=approximate)
             assert np.array_equal(y, x * [0, 0, 0, 1, 1])
             assert dx.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
-        x = np.array([-math.inf, -1e30, -500.0, 0.0, 500.0, 1e30, math.inf], dtype)
-        y, dx = run("nn.silu", (x,), np.ones_like(x))
-        assert np.array_equal(y[[0, 1, 3, 4, 5, 6]], [0, 0, *x[3:]]) and abs(y[2]) <= 1e-200
-        assert dx[[0, 1, 3, 4, 5, 6]].tolist() == [0.0, 0.0, 0.5, 1.0, 1.0, 1.0]
+        y, dx = run("nn.silu", (x,), one)
+        assert np.array_equal(y[[0, 2, 3, 4]], x[[0, 2, 3, 4]] * [0, 1, 1, 1]) and abs(y[1]) <= 1e-200
+        assert dx.tolist() == [0.0, dx[1], 0.5, 1.0, 1.0] and abs(dx[1]) <= 1e-200
 
 
 # ---- the bounds can fail

@@ -7,6 +7,7 @@
 
 import ctypes
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,14 +89,26 @@ _AXPBY = {np.dtype(n): call for letter, n in (("s", np.float32), ("d", np.float6
 _SHORT = 8192  # up to here three calls of NumPy cost less than one through ctypes
 
 
+class Part(NamedTuple):
+    """A flat, contiguous array with its address: asking NumPy for one costs as much as 10,000 elements."""
+
+    x: np.ndarray
+    address: int
+
+
+def part(x):
+    """The whole of a flat, contiguous array as a Part."""
+    return Part(x, x.ctypes.data)
+
+
 def axpby(a, x, b, y, junk):
-    """y[n] = a x + b y in place; all flat, contiguous, of one dtype; `junk` is written, and may be x."""
-    call = _AXPBY.get(y.dtype) if y.size > _SHORT else None
+    """y = a x + b y in place; Parts of one length and dtype; `junk` is written, and may be x."""
+    call = _AXPBY.get(y.x.dtype) if y.x.size > _SHORT else None
     # BLAS takes a zero factor for "do not read": 0 * NaN would be lost.
     if call is None or a == 0 or b == 0:
-        number = y.dtype.type
-        np.multiply(x, number(a), out=junk)
-        np.multiply(y, number(b), out=y)
-        np.add(junk, y, out=y)
+        number = y.x.dtype.type
+        np.multiply(x.x, number(a), out=junk.x)
+        np.multiply(y.x, number(b), out=y.x)
+        np.add(junk.x, y.x, out=y.x)
     else:
-        call(y.size, a, x.ctypes.data, 1, b, y.ctypes.data, 1)
+        call(y.x.size, a, x.address, 1, b, y.address, 1)

@@ -48,7 +48,15 @@ def floats(*arrays):
 
 def sigmoid(x, out):
     """1 / (1 + exp(-x)) into out; exp may overflow to inf, whose reciprocal is the right 0."""
+    return np.reciprocal(_one_and_exp(x, out), out=out)
+
+
+def gated(x, out):
+    """x / (1 + exp(-x)) into out."""
+    return np.divide(x, _one_and_exp(x, out), out=out)
+
+
+def _one_and_exp(x, out):
     np.negative(x, out=out)
     np.exp(out, out=out)
-    out += 1
-    return np.reciprocal(out, out=out)
+    return np.add(out, 1, out=out)

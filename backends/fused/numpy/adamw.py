@@ -40,11 +40,11 @@ def adamw_(param, grad, m, v, t, *, lr, beta1, beta2, eps, weight_decay):
 
     def kernel(w, p, g, mean, square):
         axpby(1 - beta1, g, beta1, mean, w)
-        np.multiply(g, g, out=w)
+        np.multiply(g.x, g.x, out=w.x)
         axpby(1 - beta2, w, beta2, square, w)
-        np.sqrt(square, out=w)
-        np.add(w, p.dtype.type(eps * c2), out=w)
-        np.divide(mean, w, out=w)
+        np.sqrt(square.x, out=w.x)
+        np.add(w.x, p.x.dtype.type(eps * c2), out=w.x)
+        np.divide(mean.x, w.x, out=w.x)
         axpby(-lr * c2 / c1, w, 1 - lr * weight_decay, p, w)
 
     run_blocks("adamw_", kernel, param=param, grad=grad, m=m, v=v)

@@ -27,11 +27,11 @@ def lion_(param, grad, m, *, lr, beta1, beta2, weight_decay=0.0):
     """
 
     def kernel(w, toward, p, g, mean):
-        number = p.dtype.type
-        np.multiply(mean, number(beta1), out=toward)
-        np.multiply(g, number(1 - beta1), out=w)
-        np.add(toward, w, out=toward)
-        _signed(lr, toward, w)
+        number = p.x.dtype.type
+        np.multiply(mean.x, number(beta1), out=toward.x)
+        np.multiply(g.x, number(1 - beta1), out=w.x)
+        np.add(toward.x, w.x, out=toward.x)
+        _signed(lr, toward.x, w.x)
         axpby(-1.0, toward, 1 - lr * weight_decay, p, w)
         axpby(1 - beta2, g, beta2, mean, w)
 

@@ -63,7 +63,7 @@ def _momentum(X, grad, velocity, momentum, nesterov):
 
     def kernel(junk, x, g, v):
         axpby(1.0, g, momentum, v, junk)
-        np.copyto(x, v)
+        np.copyto(x.x, v.x)
         if nesterov:
             axpby(1.0, g, momentum, x, junk)
 

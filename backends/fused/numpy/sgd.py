@@ -29,11 +29,11 @@ def sgd_(param, grad, velocity, *, lr, momentum=0.0, nesterov=False, weight_deca
 
     def kernel(w, p, g, b):
         if weight_decay:
-            np.multiply(p, p.dtype.type(weight_decay), out=w)
-            np.add(w, g, out=w)
+            np.multiply(p.x, p.x.dtype.type(weight_decay), out=w.x)
+            np.add(w.x, g.x, out=w.x)
             g = w
-        np.multiply(b, b.dtype.type(momentum), out=b)
-        np.add(b, g, out=b)
+        np.multiply(b.x, b.x.dtype.type(momentum), out=b.x)
+        np.add(b.x, g.x, out=b.x)
         if nesterov:
             # mu b + g, where g may lie in w: p takes the two parts one after the other.
             axpby(-lr, g, 1.0, p, w)
