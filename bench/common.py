@@ -323,7 +323,7 @@ def print_table(rows: list[dict], *, head: bool = True) -> None:
         if r["ratio"] is None:
             print(f"{r['work']:{width}}{r['peer']:{peer}}{r['threads']:3d} {'absent':>10}")
             continue
-        ours, theirs = (_amount(r[side], r["unit"]) for side in ("ours", "theirs"))
+        ours, theirs = (amount(r[side], r["unit"]) for side in ("ours", "theirs"))
         verdict = "       -" if r["target"] is None else f"{r['target']:8.3f}  {'yes' if r['met'] else 'NO'}"
         print(
             f"{r['work']:{width}}{r['peer']:{peer}}{r['threads']:3d} {ours:>10}{theirs:>11}{r['ratio']:8.3f}{verdict}",
@@ -331,7 +331,8 @@ def print_table(rows: list[dict], *, head: bool = True) -> None:
         )
 
 
-def _amount(x, unit):
+def amount(x, unit):
+    """A number with its unit, scaled: `12.3 ms`."""
     scales = {"s": [(1, "s"), (1e-3, "ms"), (1e-6, "us")], "B": [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")]}
     scales["B/s"] = [(1e9, "GB/s")]
     for scale, name in scales.get(unit, []):

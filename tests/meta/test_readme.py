@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench import report
 from ref.cli.app import app
 from ref.cli.readme import ALGORITHMS, END, START, renewed, summary, table
 
@@ -15,6 +16,11 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 def test_the_table_is_fresh():
     assert renewed(README) == README, "run `make table`"
     assert ALGORITHMS.read_text() == table(), "run `make table`"
+
+
+def test_the_results_are_the_measured_ones():
+    assert report.PAGE.read_text() == report.markdown(), "run `python -m bench.report`"
+    assert report.markdown().count("\n| ") > 20
 
 
 def test_a_stale_table_is_noticed():

@@ -90,7 +90,7 @@ _SHORT = 8192  # up to here three calls of NumPy cost less than one through ctyp
 
 
 class Part(NamedTuple):
-    """A flat, contiguous array with its address: asking NumPy for one costs as much as 10,000 elements."""
+    """A flat, contiguous array and, of a long one, its address: asking NumPy for that costs like 10,000 elements."""
 
     x: np.ndarray
     address: int
@@ -98,7 +98,7 @@ class Part(NamedTuple):
 
 def part(x):
     """The whole of a flat, contiguous array as a Part."""
-    return Part(x, x.ctypes.data)
+    return Part(x, x.ctypes.data if x.size > _SHORT else 0)
 
 
 def axpby(a, x, b, y, junk):
