@@ -23,7 +23,7 @@ FOUNDATION = frozenset((
     *("optim.adam_l2", "optim.adamw", "optim.clip_by_global_norm", "optim.sgd", "optim.warmup_cosine"),
     *("training.checkpoint_segments", "training.checkpointed_gradient", "models.llama"),
 ))  # fmt: skip
-SAMPLED = 5
+SAMPLED = 3
 VOCABULARY = 1024
 # What each command trains, by measurement on the validation part.
 SHORT = {"channels": 128, "layers": 3, "heads": 4, "hidden": 344}
