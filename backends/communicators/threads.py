@@ -100,7 +100,7 @@ class _Run:
         self.size, self.buffered = n, world.buffered
         self.random = None if world.order is None else random.Random(world.order)
         self.ready = [_always] * n  # what a rank waits for: () -> bool
-        self.waits = [None] * n  # the same in words: () -> str
+        self.waits = [_its_turn] * n  # the same in words: () -> str
         self.ended, self.results = [False] * n, [None] * n
         self.failure, self.polls = None, 0
         self.posted = defaultdict(lambda: (deque(), deque()))  # channel -> (sends, receives) without a partner
@@ -175,7 +175,7 @@ class _Run:
             return
         self.ready[r], self.waits[r] = ready, words
         self.hand_over(r)
-        self.ready[r] = _always
+        self.ready[r], self.waits[r] = _always, _its_turn  # `words` would keep a message alive, with its buffers
 
     def hand_over(self, r):
         following = self._next(r)
@@ -195,7 +195,7 @@ class _Run:
         self.polls += 1
         if self.polls > _POLLS * self.size:
             raise Deadlock(f"every rank waits or polls, and nothing moves; rank {r} polls; {self._who_waits()}")
-        self.waits[r] = lambda: "its turn"
+        self.waits[r] = _its_turn
         self.hand_over(r)
 
 
@@ -315,6 +315,10 @@ def _during(comm):
 
 def _always():
     return True
+
+
+def _its_turn():
+    return "its turn"
 
 
 # Threads that have served a run wait for the next.

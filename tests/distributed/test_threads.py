@@ -115,6 +115,19 @@ def test_a_receive_buffer_read_too_early_holds_junk():
     assert all(early != 1.0 and late == 1.0 for early, late in ThreadWorld(2, buffered=False).run(program))
 
 
+def test_what_a_rank_has_waited_for_is_let_go():
+    """Else the last message, and with it both its buffers, lives until the rank waits again."""
+
+    def program(comm):
+        if comm.rank:
+            comm.send(np.ones(3), 0)
+        else:
+            comm.recv(np.empty(3), 1)
+        return comm.run.waits[comm.place]()
+
+    assert ThreadWorld(2, buffered=False).run(program) == ["its turn", "its turn"]
+
+
 def test_counts_and_dtypes_that_differ_are_named():
     def lengths(comm):
         ring_all_reduce(comm, X[:9] if comm.rank == 1 else X)
