@@ -51,7 +51,7 @@ def demo(
     seconds: Annotated[float, typer.Option(min=1, help="Training time that --steps is chosen for.")] = 75,
     recompute: Recompute = False,
 ):
-    """A wrong function caught by name, every law run, a language model trained: about 6 minutes."""
+    """A wrong function caught by name, every law run, a language model trained: about 5 minutes."""
     started = time.perf_counter()
     console.rule("1  a wrong attention function: the softcap after the mask")
     caught = _catch()
