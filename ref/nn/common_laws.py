@@ -36,6 +36,25 @@ def roundings(c, n, magnitude):
     return bounds.rounding(n, magnitude, c.dtype)
 
 
+def logistic(x):
+    """1 / (1 + e^{-x}) by Python's own exponential, from the side that does not overflow."""
+    def one(t):
+        return 1 / (1 + math.exp(-t)) if t >= 0 else math.exp(t) / (1 + math.exp(t))
+
+    return np.array([one(float(t)) for t in np.ravel(x)]).reshape(np.shape(x))
+
+
+def sigmoid(x):
+    """The same in the dtype of x, for mutants."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def huge(c):
+    """A number whose square is infinite: the largest one to the power 3/4."""
+    return float(np.finfo(c.dtype).max) ** 0.75
+
+
 def rows_alone(c, impl, name, expect, bound, scale):
     """Each row of argument `name` given alone has the output it has among the others."""
     out, x = impl(c), c[name]

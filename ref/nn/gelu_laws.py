@@ -7,7 +7,7 @@ import math
 import mpmath
 import numpy as np
 
-from ref.nn.common_laws import cotangent, f64, roundings
+from ref.nn.common_laws import cotangent, f64, huge, roundings, sigmoid
 from ref.spec import law, mutant
 from ref.spec.cases import Flag, batch, cases, choose
 
@@ -54,11 +54,6 @@ def output_bound(c, x=None):
     |x| phi(x) <= 0.25.
     """
     return roundings(c, 16, f64(c, "x")[0] if x is None else x)
-
-
-def huge(c):
-    """A number whose square is infinite: the largest one to the power 3/4."""
-    return float(np.finfo(c.dtype).max) ** 0.75
 
 
 def size(c):
@@ -185,11 +180,6 @@ def _tanh(x, root=ROOT, cubic=CUBIC, power=3):
     return (x * (0.5 * (1 + np.tanh(root * (z + cubic * z**power))))).astype(x.dtype)
 
 
-def _sigmoid(x):
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
-
-
 def _by(approximate, exact, tanh):
     return exact if approximate is None else tanh
 
@@ -209,7 +199,7 @@ def always_exact(x, *, approximate=None):
 @mutant(ID, default_case=saturated())
 def sigmoid_of_1702(x, *, approximate=None):
     "Quick GELU."
-    return (x * _sigmoid(1.702 * x)).astype(x.dtype)
+    return (x * sigmoid(1.702 * x)).astype(x.dtype)
 
 
 @mutant(ID, default_case=saturated())

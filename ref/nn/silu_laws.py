@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.special import lambertw
 
-from ref.nn.common_laws import cotangent, f64, roundings
+from ref.nn.common_laws import cotangent, f64, huge, logistic, roundings, sigmoid
 from ref.spec import law, mutant
 from ref.spec.cases import Flag, batch, cases, choose
 
@@ -23,22 +23,9 @@ space = cases(
 )
 
 
-def logistic(x):
-    """1 / (1 + e^{-x}) by Python's own exponential, from the side that does not overflow."""
-    def one(t):
-        return 1 / (1 + math.exp(-t)) if t >= 0 else math.exp(t) / (1 + math.exp(t))
-
-    return np.array([one(float(t)) for t in np.ravel(x)]).reshape(np.shape(x))
-
-
 def output_bound(c, x=None):
     """Exponential, sum, quotient (4 ulp, 1, 1) and a product, of |x|: s may be formed as (1 + tanh(x / 2)) / 2."""
     return roundings(c, 12, f64(c, "x")[0] if x is None else x)
-
-
-def huge(c):
-    """A number whose square is infinite: the largest one to the power 3/4."""
-    return float(np.finfo(c.dtype).max) ** 0.75
 
 
 @law(
@@ -136,25 +123,20 @@ def at(*numbers):
     return lambda: ((np.array(numbers),), {})
 
 
-def _s(x):
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
-
-
 def _silu(x):
-    return np.maximum(x, -10000) * _s(x)
+    return np.maximum(x, -10000) * sigmoid(x)
 
 
 @mutant(ID, default_case=at(1.0, 1.0))
 def sigmoid_alone(x):
     "sigma(x)."
-    return _s(x)
+    return sigmoid(x)
 
 
 @mutant(ID, default_case=at(-40.0, 0.0, 40.0))
 def slope_of_quick_gelu(x):
     "x sigma(1.702 x)."
-    return np.maximum(x, -10000) * _s(x * x.dtype.type(1.702))
+    return np.maximum(x, -10000) * sigmoid(x * x.dtype.type(1.702))
 
 
 @mutant(ID, default_case=at(0.0, 40.0))
@@ -229,8 +211,9 @@ def _vjp_mutant(name, doc, slope):
     mutant(ID, vjp=vjp, default_case=at(-2.0, 0.0, 2.0))(function)
 
 
-_vjp_mutant("slope_is_the_sigmoid", "s: x s' forgotten.", _s)
-_vjp_mutant("slope_of_the_sigmoid", "s (1 - s): that of the gate.", lambda x: _s(x) * (1 - _s(x)))
-_vjp_mutant("slope_without_the_complement", "s (1 + x s).", lambda x: _s(x) * (1 + np.clip(x, -10000, 10000) * _s(x)))
+_vjp_mutant("slope_is_the_sigmoid", "s: x s' forgotten.", sigmoid)
+_vjp_mutant("slope_of_the_sigmoid", "s (1 - s): that of the gate.", lambda x: sigmoid(x) * (1 - sigmoid(x)))
+_vjp_mutant("slope_without_the_complement", "s (1 + x s).",
+            lambda x: sigmoid(x) * (1 + np.clip(x, -10000, 10000) * sigmoid(x)))  # fmt: skip
 _vjp_mutant("slope_by_the_plain_product", "s + x e^{-x} / (1 + e^{-x})^2: inf / inf far to the left.",
-            lambda x: _s(x) + x * np.exp(-x) / np.square(1 + np.exp(-x)))  # fmt: skip
+            lambda x: sigmoid(x) + x * np.exp(-x) / np.square(1 + np.exp(-x)))  # fmt: skip

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from ref.nn.common_laws import cotangent, f64, roundings
+from ref.nn.common_laws import cotangent, f64, logistic, roundings, sigmoid
 from ref.spec import law, mutant
 from ref.spec.cases import Flag, batch, cases, dims
 
@@ -18,14 +16,6 @@ space = cases(
     values=("dyadic", "normal", "extreme"),
     flags={"none": Flag(lambda c: c.gate.size == 0, {"F": 0}), "some": Flag(lambda c: c.gate.size > 0)},
 )
-
-
-def logistic(a):
-    """1 / (1 + e^{-a}) by Python's own exponential, from the side that does not overflow."""
-    def one(t):
-        return 1 / (1 + math.exp(-t)) if t >= 0 else math.exp(t) / (1 + math.exp(t))
-
-    return np.array([one(t) for t in np.ravel(a)]).reshape(np.shape(a))
 
 
 def output_bound(c, gate=None):
@@ -128,27 +118,22 @@ def gates(gate, up=None):
     return make
 
 
-def _s(x):
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
-
-
 @mutant(ID, default_case=gates(1.0))
 def gate_is_the_sigmoid(gate, up):
     "GLU: sigma(gate) up. A gate of ones does not tell."
-    return _s(gate) * up
+    return sigmoid(gate) * up
 
 
 @mutant(ID, default_case=gates(30.0))
 def slope_of_quick_gelu(gate, up):
     "gate sigma(1.702 gate): the same on an open gate."
-    return gate * _s(gate * gate.dtype.type(1.702)) * up
+    return gate * sigmoid(gate * gate.dtype.type(1.702)) * up
 
 
 @mutant(ID, default_case=gates(0.5, up=0.5))
 def up_is_gated(gate, up):
     "The two halves in the other order."
-    return up * _s(up) * gate
+    return up * sigmoid(up) * gate
 
 
 @mutant(ID, default_case=gates(3.0))
@@ -160,20 +145,20 @@ def exponentials_overflow(gate, up):
 @mutant(ID, default_case=gates(2.0))
 def gate_is_a_rectifier_with_leak(gate, up):
     "silu where the gate is open, a leak of 1 / 100 where it is shut."
-    return np.where(gate >= 0, gate * _s(gate), gate / 100).astype(gate.dtype) * up
+    return np.where(gate >= 0, gate * sigmoid(gate), gate / 100).astype(gate.dtype) * up
 
 
 def _vjp_mutant(name, doc, vjp):
     def function(gate, up):
-        return gate * _s(gate) * up
+        return gate * sigmoid(gate) * up
 
     function.__name__, function.__doc__ = name, doc
     mutant(ID, vjp=vjp, default_case=gates(1.0))(function)
 
 
 _vjp_mutant("slope_is_the_sigmoid", "d gate = g up s: a s' forgotten.",
-            lambda g, a, b: (g * b * _s(a), g * a * _s(a)))  # fmt: skip
+            lambda g, a, b: (g * b * sigmoid(a), g * a * sigmoid(a)))  # fmt: skip
 _vjp_mutant("slope_without_the_complement", "s (1 + a s) instead of s (1 + a (1 - s)).",
-            lambda g, a, b: (g * b * _s(a) * (1 + a * _s(a)), g * a * _s(a)))  # fmt: skip
+            lambda g, a, b: (g * b * sigmoid(a) * (1 + a * sigmoid(a)), g * a * sigmoid(a)))  # fmt: skip
 _vjp_mutant("gradients_swapped", "The two cotangents in the other order.",
-            lambda g, a, b: (g * a * _s(a), g * b * _s(a) * (1 + a * (1 - _s(a)))))  # fmt: skip
+            lambda g, a, b: (g * a * sigmoid(a), g * b * sigmoid(a) * (1 + a * (1 - sigmoid(a)))))  # fmt: skip

@@ -194,3 +194,5 @@ def test_bad_input_of_muon_and_adafactor():
         adafactor_(x, x, np.zeros(3), np.zeros(3), 1, **options)
     with pytest.raises(ValueError, match="adafactor_: param has 2 axes, columns is NoneType; needed"):
         adafactor_(x, x, np.zeros(2), None, 1, **options)
+    with pytest.raises(ValueError, match="adafactor_: t=0; the first step is t=1"):
+        adafactor_(x, x, np.zeros(2), np.zeros(3), 0, **options)

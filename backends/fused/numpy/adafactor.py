@@ -33,8 +33,10 @@ def adafactor_(param, grad, rows, columns, t, *, lr, decay_exponent, clip, eps1,
     Raises
     ------
     ValueError
-        Arrays whose shapes do not belong together, of several dtypes, or not contiguous.
+        Arrays whose shapes do not belong together, of several dtypes, or not contiguous; t < 1.
     """
+    if t < 1:
+        raise ValueError(f"adafactor_: t={t}; the first step is t=1")
     _check(param, grad, rows, columns)
     if columns is None:
         param, grad = param[:, None], grad[:, None]
