@@ -64,10 +64,10 @@ def power(S, unit):
 
 
 def _axpby(letter, number):
-    """OpenBLAS's axpby: one pass over memory where NumPy takes three; None where it is not to be had.
+    """OpenBLAS's axpby, one pass over memory where NumPy takes three: (call, whether it is NumPy's bits), or None.
 
-    It must give NumPy's bits, each element by itself (no fused multiply-add in some lanes alone): then neither a
-    cut nor the kernel chosen shows. A probe over vector bodies and tails decides.
+    An element must have the same bits wherever it lies, or a cut would show: those of NumPy, or those of
+    fma(a, x, b y), which OpenBLAS's kernels for AVX-512 give. A probe over vector bodies and tails decides.
     """
     scalar = {"s": ctypes.c_float, "d": ctypes.c_double}[letter]
     call = openblas.function(
@@ -76,21 +76,24 @@ def _axpby(letter, number):
     if call is None:
         return None
     x, y = np.random.default_rng(0).standard_normal((2, 4099)).astype(number)
-    wanted = number(0.1) * x + number(0.9) * y
-    for start in (4098, 4090, 4001, 1, 0):
-        found = y[start:].copy()
-        call(found.size, 0.1, x[start:].ctypes.data, 1, 0.9, found.ctypes.data, 1)
-        if not np.array_equal(found, wanted[start:]):
-            return None
-    return call
+
+    def found(start, stop):
+        z = y[start:stop].copy()
+        call(z.size, 0.1, x[start:stop].ctypes.data, 1, 0.9, z.ctypes.data, 1)
+        return z
+
+    alone = np.concatenate([found(i, i + 1) for i in range(x.size)])
+    if any(not np.array_equal(found(i, x.size), alone[i:]) for i in (4090, 4001, 1, 0)):
+        return None
+    return call, np.array_equal(alone, number(0.1) * x + number(0.9) * y)
 
 
-_AXPBY = {np.dtype(n): call for letter, n in (("s", np.float32), ("d", np.float64)) if (call := _axpby(letter, n))}
+_AXPBY = {np.dtype(n): found for letter, n in (("s", np.float32), ("d", np.float64)) if (found := _axpby(letter, n))}
 _SHORT = 8192  # up to here three calls of NumPy cost less than one through ctypes
 
 
 class Part(NamedTuple):
-    """A flat, contiguous array and, of a long one, its address: asking NumPy for that costs like 10,000 elements."""
+    """A flat, contiguous array and, where OpenBLAS will be called on it, its address."""
 
     x: np.ndarray
     address: int
@@ -98,12 +101,21 @@ class Part(NamedTuple):
 
 def part(x):
     """The whole of a flat, contiguous array as a Part."""
-    return Part(x, x.ctypes.data if x.size > _SHORT else 0)
+    if _call(x) is None:
+        return Part(x, 0)
+    # NumPy's own x.ctypes.data costs four times as much, but takes arrays that may not be written.
+    return Part(x, ctypes.addressof(ctypes.c_char.from_buffer(x)) if x.flags.writeable else x.ctypes.data)
+
+
+def _call(x):
+    """OpenBLAS's axpby for an array like x, or None: NumPy is cheaper for a short one, where its bits are the same."""
+    call, numpys = _AXPBY.get(x.dtype, (None, True))
+    return None if x.size <= (_SHORT if numpys else 0) else call
 
 
 def axpby(a, x, b, y, junk):
     """y = a x + b y in place; Parts of one length and dtype; `junk` is written, and may be x."""
-    call = _AXPBY.get(y.x.dtype) if y.x.size > _SHORT else None
+    call = _call(y.x)
     # BLAS takes a zero factor for "do not read": 0 * NaN would be lost.
     if call is None or a == 0 or b == 0:
         number = y.x.dtype.type

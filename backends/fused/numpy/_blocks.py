@@ -11,8 +11,9 @@ from backends.threads import run_tiles
 
 __all__ = ["run_blocks"]
 
-BLOCK = 256 * 1024  # elements, by measurement: below it the calls cost more than the cache saves
-JOB = BLOCK
+# Elements, by measurement: below BLOCK the calls cost more than the cache saves.
+BLOCK = 96 * 1024
+JOB = 4 * BLOCK
 
 
 def run_blocks(function, kernel, *, scratches=1, **arrays):
@@ -38,10 +39,13 @@ def run_blocks(function, kernel, *, scratches=1, **arrays):
 
     def job(cuts):
         with scratch() as work:
+            junk = {}
             for k, i, j in cuts:
                 dtype = places[k][0].x.dtype
-                junk = [part(work.take(f"block {n}", (j - i,), dtype)) for n in range(scratches)]
-                kernel(*junk, *[Part(x[i:j], address + i * dtype.itemsize) for x, address in places[k]])
+                if dtype not in junk:
+                    junk[dtype] = [part(work.take(f"block {n}", (BLOCK,), dtype)) for n in range(scratches)]
+                own = [Part(x[: j - i], address) for x, address in junk[dtype]]
+                kernel(*own, *[Part(x[i:j], address + i * dtype.itemsize) for x, address in places[k]])
 
     run_tiles(job, _jobs([place[0].x.size for place in places]))
 
