@@ -44,7 +44,7 @@ from typing import NamedTuple
 from autodiff import namespace
 from ref.attention.flash import flash
 from ref.attention.gqa import join, split
-from ref.attention.rules import causal, materialise
+from ref.attention.rules import causal
 from ref.nn.linear import linear
 from ref.nn.rms_norm import rms_norm
 from ref.nn.rope import frequencies, rope
@@ -126,7 +126,7 @@ def mla(params, x, config, *, cache=None, absorbed=False, positions=None):
     cache : float[*B S latent+rope], optional
         Latents and rotated shared keys of the tokens before.
     absorbed : bool
-        W^UK and W^UV on the query's side; H T S weights at once, meant for few tokens.
+        W^UK and W^UV on the query's side, meant for few tokens.
     positions : int[T] or int[*B T], optional
         S .. S + T - 1 if not given.
 
@@ -189,20 +189,13 @@ def expand(cache, kv_b, config):
 
 
 def attend_absorbed(nope, rotated, cache, kv_b, config):
-    """The same numbers from the cache itself: the heads of all tokens are rows of one key head."""
+    """The same numbers from the cache itself, one key head for all heads' queries."""
     xp = namespace(nope, rotated, cache, kv_b)
-    H, T, S = config.heads, nope.shape[-2], cache.shape[-2]
-    rows = xp.reshape(kv_b, (H, config.nope + config.value, config.latent))
+    rows = xp.reshape(kv_b, (config.heads, config.nope + config.value, config.latent))
     up_k, up_v = rows[:, : config.nope, :], rows[:, config.nope :, :]
-    q = xp.concat((xp.matmul(nope, up_k), rotated), axis=-1) * scale_of(config)
-    q = xp.reshape(q, (*q.shape[:-3], H * T, q.shape[-1]))
-    # Keys on the left: BLAS takes the few queries as the narrow side a third faster.
-    s = xp.matrix_transpose(xp.matmul(cache, xp.matrix_transpose(q)))
-    if T > 1:
-        s = xp.where(xp.tile(materialise(causal(), xp, T, S), (H, 1)), s, -math.inf)
-    p = xp.exp(s - xp.max(s, axis=-1, keepdims=True))  # every token sees itself: no row is empty
-    o = xp.matmul(p, cache[..., : config.latent]) / xp.sum(p, axis=-1, keepdims=True)
-    o = xp.reshape(o, (*nope.shape[:-1], config.latent))
+    q = xp.concat((xp.matmul(nope, up_k), rotated), axis=-1)
+    k = cache[..., None, :, :]
+    o = flash(q, k, k[..., : config.latent], mask=causal(), scale=scale_of(config))[0]
     return xp.matmul(o, xp.matrix_transpose(up_v))
 
 

@@ -56,11 +56,12 @@ SLOPE = Rule(lambda i, j, T, S: -0.25 * (i - j), lambda a, b, T, S: (0, S), "bia
 
 
 @st.composite
-def cases(draw, dtype=None):
-    """(q, k, v, g, g_lse), options for the form, options for the oracle."""
+def cases(draw, dtype=None, few=False):
+    """(q, k, v, g, g_lse), options for the form, options for the oracle; `few` rows over many columns, no tiles."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     G, R = draw(st.sampled_from([(1, 1), (2, 1), (1, 3), (2, 2)]))
-    T, S = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    T = draw(st.integers(1, 3) if few else st.integers(0, 9))
+    S = draw(st.integers(0, 9)) + (8 * R * T if few else 0)
     d, e = draw(st.integers(1, 5)), draw(st.integers(0, 5))
     batch = draw(st.sampled_from([(), (2,), (1, 2), (0,)]))
     dtype = dtype or draw(st.sampled_from([np.float32, np.float64]))
@@ -78,8 +79,8 @@ def cases(draw, dtype=None):
     options = {
         "softcap": draw(st.sampled_from([None, None, 2.0])),
         "scale": draw(st.sampled_from([None, 0.5])),
-        "block_rows": draw(st.integers(1, 10)),
-        "block_cols": draw(st.integers(1, 10)),
+        "block_rows": None if few else draw(st.integers(1, 10)),
+        "block_cols": None if few else draw(st.integers(1, 10)),
     }
     plain = {name: options[name] for name in ("softcap", "scale")}
     kind = draw(st.sampled_from(["none", "none", "none", "array", "shared", *RULES]))

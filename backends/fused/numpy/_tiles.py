@@ -220,14 +220,36 @@ def _tile(p, source, b, own, start, stop, low, high):
     return tile.reshape(own.stop - own.start, p.R, *tile.shape[1:]), False
 
 
+def cap(p, S):
+    """S = cap tanh(S / cap) in place, in the plan's unit."""
+    cap = p.softcap * p.unit
+    S *= 1 / cap
+    np.tanh(S, out=S)
+    S *= cap
+
+
+def add_bias(p, S, bias):
+    """S[h R*rows cols] += bias[h|1 R|1 rows cols], or None, in place."""
+    if bias is not None:
+        heads = S.reshape(len(S), p.R, S.shape[1] // p.R, S.shape[2])
+        heads += bias
+
+
+def seen_only(x, keep):
+    """x[h cols n], a copy with zeros where there are columns that no row of the tile sees (NaN there, too)."""
+    if keep is None or (seen := keep.seen()).all():
+        return x
+    x = x.copy()
+    x[:, keep.first :][np.broadcast_to(~seen, (len(x), seen.shape[1]))] = 0
+    return x
+
+
 def pack(work, name, x, keep, *, transposed):
-    """x[h cols n] in aligned memory, zeros at columns that no row of the tile sees (NaN there, too).
+    """x[h cols n] in aligned memory, `seen_only`.
 
     Transposed it is [h, n + 1, cols] with a last row of ones, against which a GEMM adds a column.
     """
-    if keep is not None and not (seen := keep.seen()).all():
-        x = x.copy()
-        x[:, keep.first :][np.broadcast_to(~seen, (len(x), seen.shape[1]))] = 0
+    x = seen_only(x, keep)
     h, cols, n = x.shape
     if not transposed:
         packed = work.take(name, (h, cols, n), x.dtype)

@@ -6,7 +6,7 @@ the tiles of columns that its rows see:
     S = scale Q K^T  (softcap, bias, mask)
     P = exp(S - m)         l += rowsum(P)         O += P V
 
-and ends with O / l and L = m + log l.
+and ends with O / l and L = m + log l. Few rows over many columns go another way: `flash_few`.
 
 Conventions
   C1  m is any number near the row's maximum, since O and L do not depend on it. It is guessed from
@@ -19,9 +19,10 @@ Conventions
 
 import numpy as np
 
+from backends.fused.numpy import flash_few
 from backends.fused.numpy._blas import gemm, power
 from backends.fused.numpy._scratch import scratch
-from backends.fused.numpy._tiles import pack, plan, visible
+from backends.fused.numpy._tiles import add_bias, cap, pack, plan, visible
 from backends.fused.numpy.flash_vjp import vjp
 from backends.threads import run_tiles
 
@@ -71,7 +72,10 @@ def forward(q, k, v, **options):
 
     Complexity: 2 B H T S (d + e) multiply-adds; `peak_elements` floats a thread.
     """
-    p = plan(q, k, v, **options)
+    p, rows = plan(q, k, v, **options), _rows
+    few = flash_few.plan_of(p, options.get("block_rows"), options.get("block_cols"))
+    if few is not None:
+        p, rows = few, flash_few.rows
     o = np.empty((*p.batch, p.H, p.T, p.e), p.dtype)
     lse = np.empty((*p.batch, p.H, p.T), p.dtype)
 
@@ -79,7 +83,7 @@ def forward(q, k, v, **options):
         b, own, start, stop = job
         with scratch() as work, np.errstate(all="ignore"):
             where = (*b, p.heads(own), slice(start, stop))
-            o[where], lse[where] = _rows(p, work, q, k, v, b, own, start, stop)
+            o[where], lse[where] = rows(p, work, q, k, v, b, own, start, stop)
 
     run_tiles(
         block,
@@ -141,8 +145,7 @@ def _rows(p, work, q, k, v, b, own, start, stop):
 def _guess(p, Q, K):
     m = (K[:, : p.d, :_PROBE].swapaxes(1, 2) @ Q[:, : p.d]).max(1)
     if p.softcap is not None:
-        cap = p.softcap * p.unit
-        m = cap * np.tanh(m / cap)
+        cap(p, m)
     return m
 
 
@@ -152,15 +155,10 @@ def _logits(p, S, Q, K, m, bias):
         np.negative(m, out=Q[:, p.d])
         gemm(Q.swapaxes(1, 2), K, S)
     else:
-        cap = p.softcap * p.unit
         gemm(Q[:, : p.d].swapaxes(1, 2), K[:, : p.d], S)
-        S *= 1 / cap
-        np.tanh(S, out=S)
-        S *= cap
+        cap(p, S)
         S -= m[..., None]
-    if bias is not None:
-        heads = S.reshape(len(S), p.R, S.shape[1] // p.R, S.shape[2])
-        heads += bias
+    add_bias(p, S, bias)
 
 
 def _good(more, total, cols):

@@ -21,7 +21,7 @@ import numpy as np
 
 from backends.fused.numpy._blas import gemm, power
 from backends.fused.numpy._scratch import scratch
-from backends.fused.numpy._tiles import FEWEST_JOBS, pack, plan, visible
+from backends.fused.numpy._tiles import FEWEST_JOBS, add_bias, pack, plan, visible
 from backends.threads import run_tiles
 
 _STRIP = 16  # rows at a time where a third tile would be needed
@@ -170,9 +170,7 @@ def _weights(p, P, dS, band, Kt, keep, bias):
         _times_slope(dS, P)
         P *= cap
         P += band.Qt[:, p.d, :, None]
-    if bias is not None:
-        heads = P.reshape(len(P), p.R, P.shape[1] // p.R, P.shape[2])
-        heads += bias
+    add_bias(p, P, bias)
     power(P, p.unit)
     if keep is not None:
         keep.select(P)
