@@ -1,6 +1,6 @@
 """Attention forward and backward against torch's flash path: 8 heads of 64, by length and shape.
 
-`naive` is the N x N form in NumPy, for the N 4096 row.
+`naive` is the N x N form in NumPy, for the N 4096 row; `one query` is a step of decoding over a cache.
 """
 
 import functools
@@ -108,6 +108,22 @@ def _case(n, causal, keys=None, groups=HEADS, long=False):
     return Case(name, engines, tuple(ratios), rounds=5 if n > 2048 else 9, absent={1: ("naive",)})
 
 
+def _decode(keys, groups):
+    """One query a head over a cache, forward alone."""
+    shape = (1, keys, groups, False)
+    name = f"one query, S {keys}" + (f", G {groups}" if groups != HEADS else "")
+
+    def of(make):
+        def engine(threads):
+            whole = make(*shape, threads)
+            return Engine({"forward": whole.parts["forward"]}, lambda: {"o": whole.values()["o"]})
+
+        return engine
+
+    ratio = Ratio(f"attention, {name}", ("ours", "forward"), ("torch flash", "forward"), {1: None, 2: None})
+    return Case(name, {"torch flash": of(torch_flash), "ours": of(ours)}, (ratio,), loops=1)
+
+
 CASES = [
     *(_case(n, causal) for n in (1024, 2048) for causal in (False, True)),
     _case(4096, False),
@@ -115,6 +131,8 @@ CASES = [
     _case(1000, False, keys=1700),
     _case(2047, True),
     _case(2048, True, groups=2),
+    _decode(16384, HEADS),
+    _decode(16384, 2),
 ]
 
 if __name__ == "__main__":
