@@ -20,6 +20,7 @@ from autodiff import (
     tensor,
     vjp,
 )
+from autodiff.checkpoint import _checksum
 from autodiff.primitive import Primitive
 from autodiff.sequential import segment_lengths
 from tests.autodiff.samples import examples
@@ -226,12 +227,12 @@ def test_a_function_that_changes_its_mind_raises_and_names_the_tensor(change, sa
         out.backward()
 
 
-@pytest.mark.parametrize("size", [1, 511, 512, 513, 3000])
+@pytest.mark.parametrize("size", [1, 1020, 1021, 1022, 5000, 64 * 1021, 140_000])
 def test_one_changed_or_exchanged_value_is_seen_at_any_size_and_place(size):
     source = np.random.default_rng(size)
     values = source.standard_normal(size)
     for at in {0, size // 2, size - 1}:
-        for other in {(at + 1) % size, (at + 512) % size, None} - {at}:
+        for other in {*((at + d) % size for d in (1, 512, 1024, 64 * 1021)), None} - {at}:
             changed = values.copy()
             if other is None:
                 changed[at] = np.nextafter(changed[at], np.inf)
@@ -242,6 +243,16 @@ def test_one_changed_or_exchanged_value_is_seen_at_any_size_and_place(size):
             out = checkpoint(lambda x, runs=runs: x * next(runs), x).sum()
             with pytest.raises(RuntimeError, match="not deterministic"):
                 out.backward()
+
+
+def test_exchanged_rows_are_seen():
+    values = np.random.default_rng(3).standard_normal((4096, 128)).astype(np.float32)
+    sums = {_checksum(values)}
+    for distance in (1, 2, 16, 64, 1000, 1024, 2048, 4095):
+        other = values.copy()
+        other[[0, distance]] = other[[distance, 0]]
+        sums.add(_checksum(other))
+    assert len(sums) == 9
 
 
 def test_unannounced_dropout_raises_also_when_it_drops_as_many():
