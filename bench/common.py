@@ -9,7 +9,7 @@ A benchmark is a module with a list of `Case` that ends in ``main(__spec__.name,
 
     python -m bench.NAME [--threads 1 2] [--only WORD] [--rounds N]
 
-A whole run is written to bench/results/NAME-THREADS.json; `python -m bench.report` prints them all.
+A whole run is written to bench/results/MACHINE/NAME-THREADS.json; `python -m bench.report` prints them all.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -265,11 +266,13 @@ def peak_rss() -> int:
 
 
 def save(module: str, threads: int, rows: list[dict]) -> None:
-    """Write the rows of a whole run, with what they were measured on."""
-    RESULTS.mkdir(exist_ok=True)
-    name = module.rsplit(".", 1)[-1]
-    text = json.dumps({**measured_on(), "rows": rows}, indent=1) + "\n"
-    (RESULTS / f"{name}-{threads}.json").write_text(text)
+    """Write the rows of a whole run, with what they were measured on, to the folder of that kind of machine."""
+    found = measured_on()
+    kind = f"{found['machine']['cpu']} {found['machine']['blas']}".lower().replace("(r)", "")
+    folder = RESULTS / re.sub(r"[^a-z0-9.]+", "-", kind).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**found, "rows": rows}, indent=1) + "\n"
+    (folder / f"{module.rsplit('.', 1)[-1]}-{threads}.json").write_text(text)
 
 
 def measured_on() -> dict:

@@ -11,7 +11,8 @@ PAGE = RESULTS.parent / "RESULTS.md"
 HEAD = """# Measured
 
 Ours over the peer's, a ratio by `make bench` (bench/common.py says how a shared machine is measured). Written by
-`python -m bench.report` from bench/results, where each file names its versions, commit and load.
+`python -m bench.report` from bench/results, where each kind of machine has its folder and each file names its versions,
+commit and load.
 """
 COLUMNS = """
 | work | peer | threads | ours | peer's | ratio | target | met |
@@ -21,7 +22,7 @@ COLUMNS = """
 
 def results():
     """[(name of the file, what it holds)]."""
-    return [(path.stem, json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
+    return [(path.stem, json.loads(path.read_text())) for path in sorted(RESULTS.glob("*/*.json"))]
 
 
 def markdown():

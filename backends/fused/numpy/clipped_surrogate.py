@@ -5,14 +5,14 @@
     loss = -sum w A exp(e)               d loss / d log pi = -w A exp(e) where e = gap, else 0
 
 Saved: a slope for every token and a scale for every row, whose product is -A exp(e) [e = gap]; the vjp multiplies it by
-w and the cotangent.
+w and the cotangent. Where a response has one ratio and one advantage, the slope is the mask itself.
 """
 
 import math
 
 import numpy as np
 
-from backends.fused.numpy._policy import by_rows, plain_batch
+from backends.fused.numpy._policy import by_rows, plain_batch, spread, sums
 
 __all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
 
@@ -36,8 +36,13 @@ def forward(log_probs, *, old_log_probs, advantages, mask, weights, eps_low=0.2,
     """The loss, and the slope of every token."""
     dtype = log_probs.dtype
     limits = _limits(eps_low, eps_high, dual_clip)
-    slope, scale = np.empty(log_probs.shape, dtype), np.ones(len(mask), dtype)
-    rows_of = np.zeros(len(mask), dtype)
+    scale, rows_of = np.ones(len(mask), dtype), np.zeros(len(mask), dtype)
+    if level == "sequence" and advantages.shape[1] == 1:
+        _by_response(log_probs, old_log_probs, advantages, mask, limits, rows_of, scale)
+        if np.isfinite(rows_of).all():  # else a ratio has overflown
+            return np.asarray(np.dot(rows_of, weights)), (mask, scale)
+        scale[:] = 1
+    slope = np.empty(log_probs.shape, dtype)
     each = _sequence if level == "sequence" else _row if advantages.shape[1] == 1 else _token
 
     def block(rows, keep, buffer):
@@ -61,7 +66,7 @@ def forward(log_probs, *, old_log_probs, advantages, mask, weights, eps_low=0.2,
 def vjp(g, out, saved, needs, log_probs, *, weights, **others):
     """Cotangent of log_probs."""
     slope, scale = saved
-    return (slope * (g * weights * scale)[:, None],)
+    return (spread(slope, g * weights * scale),)
 
 
 def _limits(eps_low, eps_high, dual_clip):
@@ -113,28 +118,41 @@ def _token(gap, a, mask, keep, limits, slope, scale, buffer):
     return -np.vecdot(np.minimum(e, clipped, out=clipped), keep)
 
 
+def _by_response(log_probs, old_log_probs, a, mask, limits, value, scale):
+    """One advantage a response, and its own ratio: of each row the loss and the slope, alike at all kept tokens."""
+
+    def block(rows, keep, buffer):
+        gap = np.subtract(log_probs[rows], old_log_probs[rows], out=buffer("gap"))
+        n = np.count_nonzero(mask[rows], axis=-1).astype(gap.dtype)
+        e, inside = _cut((sums(gap, keep, mask[rows]) / n)[:, None], a[rows], limits)
+        of_token = -a[rows] * np.exp(e)
+        scale[rows] = (of_token * inside)[:, 0]
+        value[rows] = of_token[:, 0] * n
+
+    by_rows(block, mask, log_probs.dtype)
+
+
 def _sequence(gap, a, mask, keep, limits, slope, scale, buffer):
     """The response's own ratio at each of its tokens."""
-    n = keep.sum(-1)
-    ratio = np.vecdot(gap, keep) / n
-    low, high = _bounds(a, limits)
-    e = np.minimum(np.maximum(ratio[:, None], low), high)
-    inside = e == ratio[:, None]
-    value = -a * np.exp(e)
-    if a.shape[1] == 1:
-        np.multiply(keep, value * inside, out=slope)
-        return value[:, 0] * n
+    e, inside = _cut((np.vecdot(gap, keep) / keep.sum(-1))[:, None], a, limits)
+    value = np.broadcast_to(-a * np.exp(e), keep.shape)
     np.multiply(value, inside, out=slope)
     slope *= keep
     return np.vecdot(value, keep)
+
+
+def _cut(ratio, a, limits):
+    """The log-ratio within its bounds, and whether it was."""
+    low, high = _bounds(a, limits)
+    e = np.minimum(np.maximum(ratio, low), high)
+    return e, e == ratio
 
 
 def _in_log_space(gap, a, mask, keep, limits, slope, level):
     """Any level, as the composite has it; what is masked is 0."""
     if level == "sequence":
         gap = np.broadcast_to(gap.sum(-1, keepdims=True) / keep.sum(-1, keepdims=True), mask.shape)
-    low, high = _bounds(a, limits)
-    e = np.minimum(np.maximum(gap, low), high)
+    e, inside = _cut(gap, a, limits)
     value = np.where(mask, -a * np.exp(e), a.dtype.type(0))
-    np.copyto(slope, np.where(e == gap, value, a.dtype.type(0)))
+    np.copyto(slope, np.where(inside, value, a.dtype.type(0)))
     return value.sum(-1)

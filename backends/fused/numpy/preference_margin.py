@@ -5,7 +5,7 @@ Nothing is saved: the vjp spreads +g over the kept tokens of the chosen response
 
 import numpy as np
 
-from backends.fused.numpy._policy import by_rows, sums
+from backends.fused.numpy._policy import by_rows, spread, sums
 
 __all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
 
@@ -45,4 +45,4 @@ def vjp(g, out, saved, needs, log_probs, *, mask, of="sum", **others):
     both = np.stack((g, -g), axis=1)
     if of == "mean":
         both = both / np.count_nonzero(mask, axis=-1).astype(g.dtype)
-    return (np.multiply(mask, both[..., None]),)
+    return (spread(mask, both),)

@@ -1,13 +1,15 @@
 """The score-function loss: -sum w c A log pi, its slope -c A saved for every token.
 
     c = 1, or clip(exp(log pi - log pi_old), low, high), which is data
+
+Where c = 1 and A is the response's, the slope is the mask times a number a row, and nothing is saved but those.
 """
 
 import math
 
 import numpy as np
 
-from backends.fused.numpy._policy import by_rows, plain_batch
+from backends.fused.numpy._policy import by_rows, plain_batch, spread, sums
 
 __all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
 
@@ -28,6 +30,17 @@ def supports(log_probs, *, advantages, mask, weights, old_log_probs=None, low=No
 def forward(log_probs, *, advantages, mask, weights, old_log_probs=None, low=None, high=None):
     """The loss, and the slope of every token."""
     dtype = log_probs.dtype
+    if old_log_probs is None and advantages.shape[1] == 1:
+        total, scale = np.empty(len(mask), dtype), -advantages[:, 0]
+
+        def whole(rows, keep, buffer):
+            total[rows] = sums(np.ascontiguousarray(log_probs[rows]), keep, mask[rows])
+
+        by_rows(whole, mask, dtype)
+        with np.errstate(all="ignore"):
+            total *= scale
+        if np.isfinite(total).all():
+            return np.asarray(np.dot(total, weights)), (mask, scale)
     slope, scale = np.empty(log_probs.shape, dtype), np.empty(len(mask), dtype)
     rows_of = np.empty(len(mask), dtype)
     zero = dtype.type(0)
@@ -50,7 +63,7 @@ def forward(log_probs, *, advantages, mask, weights, old_log_probs=None, low=Non
 def vjp(g, out, saved, needs, log_probs, *, weights, **others):
     """Cotangent of log_probs."""
     slope, scale = saved
-    return (slope * (g * weights * scale)[:, None],)
+    return (spread(slope, g * weights * scale),)
 
 
 def _score(lp, old, a, keep, low, high, slope, scale, buffer):

@@ -5,7 +5,7 @@ Nothing is saved: the vjp spreads the row's cotangent over its kept tokens.
 
 import numpy as np
 
-from backends.fused.numpy._policy import by_rows, sums
+from backends.fused.numpy._policy import by_rows, spread, sums
 
 __all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
 
@@ -41,4 +41,4 @@ def vjp(g, out, saved, needs, log_probs, *, mask, of="sum"):
     """Cotangent of log_probs."""
     if of == "mean":
         g = g / np.count_nonzero(mask, axis=-1).astype(g.dtype)
-    return (np.multiply(mask, g[..., None]),)
+    return (spread(mask, g),)
