@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any
 
 from autodiff.opaque import Opaque, form_chosen, forms
+from autodiff.tape import STATE
 from autodiff.tensor import Dual, Tensor, backend_of, raw
 from backends import fused
 
@@ -49,7 +50,7 @@ def fusable(
     Notes
     -----
     The composite runs when no form supports the call, when an option is a tensor that requires
-    grad, and in forward mode.
+    grad, in forward mode, and where a gradient is wanted of a form without a vjp.
     """
 
     def decorate(composite: Callable) -> Callable:
@@ -71,7 +72,8 @@ def fusable(
                     chosen[backend] = None
                 else:
                     reads = getattr(module, "READS_OUTPUT", True)
-                    prim = Opaque(id, tensors, module.forward, module.vjp, run_composite, False, reads)
+                    pull = getattr(module, "vjp", None)
+                    prim = Opaque(id, tensors, module.forward, pull, run_composite, False, reads)
                     chosen[backend] = (prim, getattr(module, "supports", None))
             return chosen[backend]
 
@@ -99,6 +101,8 @@ def fusable(
                 return composite(*args, **options)
             given = {k: raw(v) for k, v in given.items()}
             prim, supports = found
+            if prim.pull is None and STATE.grad and any(map(_live, values)):
+                return composite(*args, **options)
             if supports is not None and not supports(*raws, **given):
                 return composite(*args, **options)
             return prim(tuple(values), given)

@@ -4,7 +4,8 @@ A fused form computes what one composite of `ref` computes, over raw arrays: blo
 threaded. Each module has
 
     forward(*tensors, **options) -> (out, saved)
-    vjp(g, out, saved, needs, *tensors, **options) -> one cotangent a tensor, None where not needed
+    vjp(g, out, saved, needs, *tensors, **options) -> one cotangent a tensor, None where not needed; a form without
+                                               one serves the calls that want no gradient
     supports(*tensors, **options) -> bool      optional; False sends the call to the composite
     READS_OUTPUT = False                       optional; the vjp gets None for out, and the tape does not keep it
 
@@ -37,6 +38,8 @@ _NUMPY = {
 
 _CUPY = {
     "attention.flash": "flash",
+    "attention.paged": "paged",
+    "attention.varlen": "varlen",
     "losses.softmax_cross_entropy": "softmax_cross_entropy",
     "nn.rms_norm": "rms_norm",
     "nn.rope": "rope",

@@ -8,7 +8,17 @@ reruns must give the same bits.
 
 import itertools
 
-from backends.fused.cupy import _attention, _problem, adamw, flash, rms_norm, rope, softmax_cross_entropy, varlen
+from backends.fused.cupy import (
+    _attention,
+    _problem,
+    adamw,
+    flash,
+    paged,
+    rms_norm,
+    rope,
+    softmax_cross_entropy,
+    varlen,
+)
 from backends.fused.cupy._levels import LEVELS, choose, level_of
 from backends.kernels.device import storage, using
 
@@ -24,6 +34,9 @@ class Band:
 
     def band(self, T, S):
         return None, S - T if self.align == "bottom_right" else 0
+
+    def edges(self):
+        return None, 0, self.align
 
     def keep(self, xp, T, S):
         return xp.arange(S)[None] <= xp.arange(T)[:, None] + self.band(T, S)[1]
@@ -111,17 +124,17 @@ def _attention_row(bed, level, dtype, d, shape, align, cap):
 def _varlen_row(bed):
     xp, lengths = bed.xp, (0, 5, 300, 129)
     cu = xp.asarray([0, 0, 5, 305, 434], "int32")
-    q, k, v = (bed.random((434, h, 64), "bfloat16", i) for i, h in enumerate((4, 2, 2)))
+    q, k, v = (bed.random((h, 434, 64), "bfloat16", i) for i, h in enumerate((4, 2, 2)))
     if bed.dry:
         return {"dry": True, "segments": len(lengths)}
     with using(bed.device):
-        (o, _), _ = varlen.forward(q, k, v, cu, cu, causal="bottom_right")
+        (o, _), _ = varlen.forward(q, k, v, cu_q=cu, cu_k=cu, mask=Band("bottom_right"))
         worst = 0.0
         for a, n in zip((0, 0, 5, 305), lengths, strict=True):
-            parts = [x[a : a + n].swapaxes(0, 1)[None] for x in (q, k, v)]
+            parts = [x[None, :, a : a + n] for x in (q, k, v)]
             if n:
                 (alone, _), _ = flash.forward(*parts, mask=Band("bottom_right"))
-                apart = alone[0].swapaxes(0, 1).astype("float32") - o[a : a + n].astype("float32")
+                apart = alone[0].astype("float32") - o[:, a : a + n].astype("float32")
                 worst = max(worst, float(abs(apart).max()))
     return {"status": "right" if worst <= 2.0**-6 else "wrong", "worst": worst}
 
@@ -152,6 +165,8 @@ def rows(bed):
                 with using(bed.device):
                     yield {"kernel": name, "what": f"{dtype} width {width}", **check(bed, x, g, w, dtype)}
     with using(bed.device):
+        for dtype in UNIT:
+            yield {"kernel": "paged_decode", "what": dtype, **_paged(bed, dtype)}
         yield {"kernel": "adamw", "what": "three tensors", **_adamw(bed)}
 
 
@@ -187,6 +202,29 @@ def _rope(bed, x, g, w, dtype):
         if not bed.dry:
             row |= _near(bed.xp, (layout,), (back[0],), (x.astype("float64"),), 8 * UNIT[dtype])
     return row or {"dry": True}
+
+
+def _paged(bed, dtype):
+    """Two tokens of three sequences of 0, 1 and 75 keys in pages of 16, of which two are of nobody."""
+    xp, lengths = bed.xp, (0, 1, 75)
+    q, k, v = (bed.random((n, h, t, 64), dtype, i) for i, (n, h, t) in enumerate(((3, 4, 2), (8, 2, 16), (8, 2, 16))))
+    table = xp.asarray([[0] * 5, [6, 9, 9, 9, 9], [3, 1, 7, 0, 4]], "int32")
+    (o, lse), _ = paged.forward(q, k, v, table, xp.asarray(lengths, "int32"), splits=3)
+    if bed.dry:
+        return {"dry": True}
+    row = {"status": "right"}
+    for b, n in enumerate(lengths):
+        own = [x[table[b, : -(-n // 16)]].swapaxes(0, 1).reshape(2, -(-n // 16) * 16, 64)[:, :n] for x in (k, v)]
+        keep = xp.arange(n)[None] <= n - 2 + xp.arange(2)[:, None]
+        if n:
+            wanted, plain = (reference(xp, q[b], *own, q[b], keep, None, r) for r in
+                             (None, lambda x: x.astype(q.dtype).astype("float32")))  # fmt: skip
+            found = _judged(xp, ("o", "lse"), (o[b], lse[b].astype("float32")), wanted, plain, dtype)
+            row |= {f"{name} of {n} keys": value for name, value in found.items() if name != "status"}
+            row["status"] = "wrong" if "wrong" in (row["status"], found["status"]) else "right"
+        elif bool(o[b].any()) or not bool(xp.isneginf(lse[b]).all()):
+            row["status"] = "wrong"
+    return row
 
 
 def _adamw(bed):

@@ -2,7 +2,7 @@
 
 import math
 
-from backends.fused.cupy import adamw, rms_norm, rope, softmax_cross_entropy
+from backends.fused.cupy import adamw, paged, rms_norm, rope, softmax_cross_entropy
 from backends.kernels.device import using
 
 BYTES = 1 << 30
@@ -62,6 +62,15 @@ def _entropy(kernel, passes):
     return make
 
 
+def _paged(bed):
+    """A token of each of 64 sequences of 4096, 32 heads over 8 of keys."""
+    k, v = (bed.random((BYTES // 2 // (8 * 16 * 128 * 2), 8, 16, 128), "bfloat16", i) for i in range(2))
+    q, xp = bed.random((64, 32, 1, 128), "bfloat16", 2), bed.xp
+    table = xp.arange(len(k), dtype="int32").reshape(len(q), -1)
+    lengths = xp.full(len(q), table.shape[1] * k.shape[2], "int32")
+    return (lambda: paged.forward(q, k, v, table, lengths)), k.nbytes + v.nbytes
+
+
 def _adamw(bed):
     sizes = [4096 * 4096] * 15 + [4096 * 11 + 3] * 16
     lists = [[abs(bed.random((n,), "float32", i)) for n in sizes] for i in range(4)]
@@ -77,5 +86,6 @@ WORK = {
     "rope half": _rope("half"),
     "cross_entropy": _entropy("cross_entropy", 1),
     "cross_entropy with gradient": _entropy("cross_entropy_both", 2),
+    "paged_decode": _paged,
     "adamw": _adamw,
 }

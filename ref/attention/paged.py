@@ -25,7 +25,7 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import namespace
+from autodiff import fusable, namespace
 from ref.attention.flash import flash
 from ref.attention.rules import causal
 from ref.spec import bind, spec
@@ -34,6 +34,7 @@ SIGNATURE = "q[B H T d], k_pages[P G page d], v_pages[P G page e], table:int[B n
 
 
 @spec("attention.paged", f"{SIGNATURE} -> o[B H T e], lse[B H T]", grads=("q", "k_pages", "v_pages"), infinite=True)
+@fusable("attention.paged", tensors=("q", "k_pages", "v_pages"))
 def paged(q, k_pages, v_pages, table, lengths, *, softcap=None, scale=None):
     """Attention of each sequence's last T tokens over its pages.
 

@@ -35,6 +35,11 @@ class _Mask:
     tile(xp, rows, cols, T, S)          bool[rows cols], True where the row sees the column
     columns(start, stop, T, S)          (low, high): the columns that rows start..stop - 1 can see
     full_columns(start, stop, T, S)     (low, high): the columns that every one of them sees
+
+    and, if it is a band whatever T and S are,
+
+    band(T, S)                          (low, high): row i sees columns i + low .. i + high; None is no limit
+    edges()                             (low, high, align): the band before its alignment moves both by S - T or 0
     """
 
     kind = "mask"
@@ -66,8 +71,10 @@ class _Causal(_Mask):
         return S - T if self.align == "bottom_right" else 0
 
     def band(self, T, S):
-        """(low, high): row i sees columns i + low .. i + high; None is no limit."""
         return None, self._shift(T, S)
+
+    def edges(self):
+        return None, 0, self.align
 
     def tile(self, xp, rows, cols, T, S):
         return cols[None, :] <= rows[:, None] + self._shift(T, S)
@@ -88,8 +95,10 @@ class _Window(_Mask):
         return f"window({self.left}, {self.right})"
 
     def band(self, T, S):
-        """(low, high): row i sees columns i + low .. i + high."""
         return S - T - self.left, S - T + self.right
+
+    def edges(self):
+        return -self.left, self.right, "bottom_right"
 
     def tile(self, xp, rows, cols, T, S):
         offset = cols[None, :] - (rows[:, None] + (S - T))
@@ -114,13 +123,14 @@ class _All(_Mask):
     def band(self, T, S):
         """(low, high) if every rule is a band, else None."""
         bands = [rule.band(T, S) if hasattr(rule, "band") else None for rule in self.rules]
-        if None in bands:
+        return None if None in bands else _narrowest(bands)
+
+    def edges(self):
+        """(low, high, align) if every rule is a band, all aligned alike, else None."""
+        found = [rule.edges() if hasattr(rule, "edges") else None for rule in self.rules]
+        if None in found or len({align for *_, align in found}) > 1:
             return None
-        lows, highs = zip(*bands, strict=True)
-        return (
-            max((x for x in lows if x is not None), default=None),
-            min((x for x in highs if x is not None), default=None),
-        )
+        return *_narrowest([(low, high) for low, high, _ in found]), found[0][2]
 
     def tile(self, xp, rows, cols, T, S):
         first, second = (rule.tile(xp, rows, cols, T, S) for rule in self.rules)
@@ -208,6 +218,12 @@ class _Segments(_Mask):
     def _check(self, T, S):
         if (self.rows[-1], self.cols[-1]) != (T, S):
             raise ValueError(f"segments: they end at {self.rows[-1]} rows and {self.cols[-1]} columns; T={T}, S={S}")
+
+
+def _narrowest(bands):
+    """The band within all of these."""
+    lows, highs = zip(*bands, strict=True)
+    return max((x for x in lows if x is not None), default=None), min((x for x in highs if x is not None), default=None)
 
 
 def _overlap(spans):

@@ -24,7 +24,7 @@ Laws
 
 from __future__ import annotations
 
-from autodiff import namespace
+from autodiff import fusable, namespace
 from ref.attention.flash import flash
 from ref.attention.rules import is_rule
 from ref.nn.segment_positions import offsets
@@ -34,6 +34,7 @@ SIGNATURE = "q[H N d], k[G M d], v[G M e], cu_q:int[n1], cu_k:int[n1]"
 
 
 @spec("attention.varlen", f"{SIGNATURE} -> o[H N e], lse[H N]", grads=("q", "k", "v"), infinite=True)
+@fusable("attention.varlen", tensors=("q", "k", "v"))
 def varlen(q, k, v, cu_q, cu_k, *, mask=None, bias=None, softcap=None, scale=None):
     """Attention within each of the packed sequences.
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from autodiff import value_and_grad
-from backends.fused.numpy.adamw import adamw_
 from backends.fused.numpy.ema import ema_
+from backends.fused.steps import adamw_
 from backends.threads import blas_threads
 from ref.demo import checkpoint_file, digits_net
 from ref.demo.digits import PIXELS, SAMPLES, asked
@@ -73,7 +73,7 @@ def descend(params, loss, plan, *, watch=lambda step, losses: None):
             for name, slot in slots.items():
                 slot[...] = found[name]
             rate = plan.lr * (1 - k / plan.steps)
-            adamw_(flat, gradient, m, v, k + 1, lr=rate, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0)
+            adamw_([flat], [gradient], [m], [v], k + 1, lr=rate, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0)
             ema_(average, flat, decay=plan.decay)
             watch(k + 1, losses)
     return Trained(cut(average, params), losses, time.process_time() - started)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autodiff import value_and_grad
-from backends.fused.numpy.adamw import adamw_
+from backends.fused.steps import adamw_
 from backends.threads import blas_threads, run_tiles
 from ref.demo import bpe, checkpoint_file
 from ref.losses.softmax_cross_entropy import softmax_cross_entropy
@@ -162,7 +162,7 @@ class Run:
         lr = self._rate()
         for part, decay in ((slice(self.decayed), plan.weight_decay), (slice(self.decayed, None), 0.0)):
             adamw_(
-                self.flat[part], g[part], self.m[part], self.v[part], self.step,
+                [self.flat[part]], [g[part]], [self.m[part]], [self.v[part]], self.step,
                 lr=lr, beta1=plan.beta1, beta2=plan.beta2, eps=1e-8, weight_decay=decay,
             )  # fmt: skip
 

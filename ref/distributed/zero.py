@@ -47,7 +47,7 @@ from autodiff import raw, saved_tensors_hooks, tensor
 from autodiff.tape import STATE, Interceptor, intercepting, storage
 from autodiff.tensor import Tensor
 from backends.communicators import bounds, on_ranks
-from backends.fused.numpy.adamw import adamw_
+from backends.fused.steps import adamw_
 from ref.distributed.canonical_all_reduce import canonical_all_reduce
 from ref.distributed.canonical_norm import norm_of_rows, row_squares
 from ref.distributed.canonical_reduce_scatter import canonical_reduce_scatter
@@ -235,8 +235,7 @@ class Zero:
                 grads.append(g[a:b].astype(param.dtype, copy=False))
                 ms.append(unit.m.reshape(-1)[a:b])
                 vs.append(unit.v.reshape(-1)[a:b])
-        if params:
-            adamw_(params, grads, ms, vs, self.steps, **rates)
+        adamw_(params, grads, ms, vs, self.steps, **rates)
 
     def _renew_weights(self):
         """Low weights from their masters; stages 1 and 2: everybody's rows to all."""

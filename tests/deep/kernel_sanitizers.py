@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.fused.cupy import adamw, paged_decode, rms_norm, rope, softmax_cross_entropy
+from backends.fused.cupy import adamw, paged, rms_norm, rope, softmax_cross_entropy
 from backends.kernels import emulation
 from backends.kernels.device import using
 from backends.kernels.emulation import ORDERS
@@ -127,9 +127,9 @@ def rows(rng):
                     for layout in rope.LAYOUTS:
                         rope.forward(x[None], np.arange(n), layout=layout)
             yield device
-        pages, table = rng.standard_normal((4, 5, 1, 20)).astype(dtype), np.array([[2, 0, 3]], np.int32)
+        pages, table = rng.standard_normal((4, 1, 5, 20)).astype(dtype), np.array([[2, 0, 3]], np.int32)
         with using(Recording()) as device:
-            paged_decode.forward(pages[None, :2, 0], pages, pages, table, np.array([13], np.int32), splits=2)
+            paged.forward(pages[None, :2, 0, :1], pages, pages, table=table, lengths=np.array([13]), splits=2)
         yield device
     with using(Recording()) as device:
         lists = [[np.abs(rng.standard_normal(n)).astype(F32) for n in (5, 64)] for _ in range(4)]

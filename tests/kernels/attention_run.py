@@ -60,25 +60,22 @@ class Pack(NamedTuple):
     softcap: float | None = None
     order: int = 0
 
-    def options(self):
-        align = {"causal": "bottom_right", "top left": "top_left"}.get(self.mask)
-        return {"causal": align, "window": (9, 3) if self.mask == "window" else None, "softcap": self.softcap}
-
     def judge(self, device=None):
         """{what: fault} of the first segment that is wrong."""
         H, G, d = 2, 1, self.d
         rng = np.random.default_rng(sum(self.q_lengths))
         cu_q, cu_k = (np.concatenate([[0], np.cumsum(x)]).astype(np.int32) for x in (self.q_lengths, self.k_lengths))
-        q, g = (rng.standard_normal((cu_q[-1], H, d)).astype(BF16) for _ in range(2))
-        k, v = (rng.standard_normal((cu_k[-1], G, d)).astype(BF16) for _ in range(2))
+        q, g = (rng.standard_normal((H, cu_q[-1], d)).astype(BF16) for _ in range(2))
+        k, v = (rng.standard_normal((G, cu_k[-1], d)).astype(BF16) for _ in range(2))
+        options = {"cu_q": cu_q, "cu_k": cu_k, "mask": MASKS[self.mask], "softcap": self.softcap}
         with using(device or StandIn(order=self.order)):
-            (o, lse), saved = varlen.forward(q, k, v, cu_q, cu_k, **self.options())
-            grads = varlen.vjp((g, None), (o, lse), saved, (True,) * 3, q, k, v, cu_q, cu_k, **self.options())
+            (o, lse), saved = varlen.forward(q, k, v, **options)
+            grads = varlen.vjp((g, None), (o, lse), saved, (True,) * 3, q, k, v, **options)
         for b, (T, S) in enumerate(zip(self.q_lengths, self.k_lengths, strict=True)):
             rows, cols = slice(cu_q[b], cu_q[b + 1]), slice(cu_k[b], cu_k[b + 1])
 
             def dense(x, part):
-                return np.moveaxis(x[part], 0, 1)[None]
+                return x[None, :, part]
 
             arrays = *(dense(x, part) for x, part in ((q, rows), (k, cols), (v, cols), (g, rows))), np.zeros((1, H, T))
             case = Segment(BF16, 1, H, G, T, S, d, d, self.mask, self.softcap).holding(*arrays)

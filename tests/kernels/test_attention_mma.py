@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from backends.fused.cupy import varlen
 from backends.kernels.device import using
+from ref.attention.rules import causal, relative, segments, window
 from tests.fused.examples import examples
 from tests.kernels.attention_run import at_level, judge, oracle, packs, run
 from tests.kernels.cases import BF16, F16, Case, cases, faults
@@ -62,31 +63,41 @@ def test_a_known_longest_segment_is_not_read_back():
         def tolist(self):
             raise AssertionError("read back from the device")
 
-    q = np.random.default_rng(0).standard_normal((30, 2, 64)).astype(BF16)
+    q = np.random.default_rng(0).standard_normal((2, 30, 64)).astype(BF16)
     cu = np.array([0, 10, 30], np.int32)
     with using(StandIn()):
-        (o, _), _ = varlen.forward(q, q, q, cu, cu)
-        (again, _), _ = varlen.forward(q, q, q, cu.view(Unread), cu.view(Unread), longest=(20, 20))
+        (o, _), _ = varlen.forward(q, q, q, cu_q=cu, cu_k=cu)
+        (again, _), _ = varlen.forward(q, q, q, cu_q=cu.view(Unread), cu_k=cu.view(Unread), longest=(20, 20))
     assert o.tobytes() == again.tobytes()
 
 
 def test_bad_segments_name_what_is_wrong():
-    q, k = np.zeros((6, 2, 8), np.float32), np.zeros((5, 1, 8), np.float32)
-    good_q, good_k = np.array([0, 2, 6], np.int32), np.array([0, 5, 5], np.int32)
+    q, k = np.zeros((2, 6, 8), np.float32), np.zeros((1, 5, 8), np.float32)
+    good_q, good_k = np.array([0, 2, 6]), np.array([0, 5, 5])
     for cu_q, cu_k, words in (
-        (np.array([0, 4, 2, 6], np.int32), good_k, r"cu_q .*cu_k"),
-        (np.array([0, 7, 6], np.int32), good_k, "cu_q decreases at 2"),
-        (np.array([0, 2, 5], np.int32), good_k, "cu_q ends at 5, q has N=6"),
-        (good_q, np.array([1, 5, 5], np.int32), "cu_k starts at 1"),
+        (np.array([0, 4, 2, 6]), good_k, r"cu_q .*cu_k"),
+        (np.array([0, 7, 6]), good_k, "cu_q decreases at 2"),
+        (np.array([0, 2, 5]), good_k, "cu_q ends at 5, q has N=6"),
+        (good_q, np.array([1, 5, 5]), "cu_k starts at 1"),
         (good_q[None], good_k, "cu_q has shape"),
     ):
         with using(StandIn()), pytest.raises(ValueError, match=words):
-            varlen.forward(q, k, k, cu_q, cu_k)
-    with using(StandIn()), pytest.raises(TypeError, match="int32"):
-        varlen.forward(q, k, k, good_q.astype(np.int64), good_k)
-    with using(StandIn()), pytest.raises(ValueError, match="align"):
-        varlen.forward(q, k, k, good_q, good_k, causal="middle")
-    with using(StandIn()), pytest.raises(ValueError, match="window"):
-        varlen.forward(q, k, k, good_q, good_k, window=(-1, 2))
+            varlen.forward(q, k, k, cu_q=cu_q, cu_k=cu_k)
+    with using(StandIn()), pytest.raises(TypeError, match="needed int"):
+        varlen.forward(q, k, k, cu_q=good_q.astype(float), cu_k=good_k)
     with using(StandIn()), pytest.raises(ValueError, match="q has shape"):
-        varlen.forward(q[0], k, k, good_q, good_k)
+        varlen.forward(q[0], k, k, cu_q=good_q, cu_k=good_k)
+
+
+def test_what_the_packed_kernels_do_not_take_is_the_composites():
+    q, k = np.zeros((2, 6, 8), np.float32), np.zeros((1, 5, 8), np.float32)
+    cu = {"cu_q": np.array([0, 2, 6]), "cu_k": np.array([0, 5, 5])}
+    with using(StandIn()):
+        assert varlen.supports(q, k, k, **cu, mask=causal("top_left"), softcap=2.0, scale=-1.0)
+        assert varlen.supports(q, k, k, **cu, mask=causal() & window(2, 1))
+        assert not varlen.supports(q, k, k, **cu, mask=causal("top_left") & window(2, 1))  # two alignments
+        assert not varlen.supports(q, k, k, **cu, mask=segments([0, 1]))
+        assert not varlen.supports(q, k, k, **cu, bias=relative([1.0]))
+        assert not varlen.supports(q.astype(float), *(k.astype(float),) * 2, **cu)
+
+

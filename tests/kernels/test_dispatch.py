@@ -109,10 +109,8 @@ def test_causal_of_either_alignment_stays_at_level_two():
 
 
 def test_segments_go_to_level_one():
-    q, k, v = (np.moveaxis(x, 0, 1).copy() for x in arrays(BF16))
-    cu_q, cu_k = np.array([0, 5, 20], np.int32), np.array([0, 10, 24], np.int32)
     with using(StandIn()) as device:
-        varlen.forward(q, k, v, cu_q, cu_k)
+        varlen.forward(*arrays(BF16), cu_q=np.array([0, 5, 20]), cu_k=np.array([0, 10, 24]))
     assert device.kernels() == ["attention_mma"]
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import backends.fused as fused
-from autodiff import fusable, grad
-from backends.fused.cupy import flash, paged_decode, rms_norm
+from autodiff import fusable, grad, raw, tensor
+from backends.fused.cupy import flash, paged, rms_norm
 from backends.kernels import BFLOAT16, FLOAT16, Launch, Program, device
 from backends.kernels.device import tensor_map_arguments, using
 from ref.attention.flash import flash as flash_of_ref
-from ref.attention.rules import causal
+from ref.attention.paged import paged as paged_of_ref
+from ref.attention.rules import causal, window
+from ref.attention.varlen import varlen
 from ref.losses.softmax_cross_entropy import softmax_cross_entropy
 from ref.nn.rms_norm import rms_norm as rms_norm_of_ref
 from ref.nn.rope import rope
@@ -82,9 +84,9 @@ def test_only_the_needed_passes_run():
 
 
 def test_decode_splits_as_the_batch_leaves_room():
-    pages, table = halves(8, 64, 1, 8, dtype=F32), np.zeros((1, 8), np.int32)
+    pages, table = halves(8, 1, 64, 8, dtype=F32), np.zeros((1, 8), np.int32)
     with using(StandIn()) as stand_in:
-        paged_decode.forward(halves(1, 2, 1, 8, dtype=F32), pages, pages, table, np.array([500], np.int32))
+        paged.forward(halves(1, 2, 1, 8, dtype=F32), pages, pages, table=table, lengths=np.array([500], np.int32))
     assert stand_in.launches[0].grid == (8, 1, 1)  # one part for each 64 keys
     assert stand_in.launches[1].grid == (1, 2, 1)
 
@@ -181,7 +183,7 @@ def test_a_tensor_map_is_what_the_driver_writes(cupy, monkeypatch):
 
 def test_nothing_imports_cupy_as_it_loads():
     names = [name.replace(".numpy.", ".cupy.") for (_, backend), name in fused.FORMS.items() if backend == "cupy"]
-    names += ["backends.fused.cupy.adamw", "backends.fused.cupy.paged_decode", "backends.fused.cupy.varlen"]
+    names.append("backends.fused.cupy.adamw")
     code = f"import importlib, sys; [importlib.import_module(n) for n in {names}]; sys.exit('cupy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -191,7 +193,9 @@ def test_nothing_imports_cupy_as_it_loads():
     (rms_norm_of_ref, ("x", "weight"), ((3, 10), (10,)), {"eps": 0.1}),
     (rope, ("x",), ((2, 5, 8),), {"positions": np.arange(5), "layout": "half"}),
     (softmax_cross_entropy, ("logits",), ((4, 7),), {"targets": np.array([0, 6, -1, 2]), "ignore_index": -1}),
-], ids=["flash", "rms_norm", "rope", "cross_entropy"])  # fmt: skip
+    (varlen, ("q", "k", "v"), ((2, 9, 8), (1, 11, 8), (1, 11, 8)),
+     {"cu_q": np.array([0, 2, 9]), "cu_k": np.array([0, 8, 11]), "mask": causal() & window(5, 2)}),
+], ids=["flash", "rms_norm", "rope", "cross_entropy", "varlen"])  # fmt: skip
 def test_the_engine_reaches_the_kernels(monkeypatch, function, tensors, args, options):
     """Through `fusable`, forward and backward, against the composite; NumPy arrays stand for CuPy's."""
     monkeypatch.setitem(fused.FORMS, (function.id, "numpy"), fused.FORMS[function.id, "cupy"])
@@ -211,6 +215,23 @@ def test_the_engine_reaches_the_kernels(monkeypatch, function, tensors, args, op
     wanted = grad(loss(function.composite), argnums=tuple(range(len(values))))(*(x.astype(float) for x in values))
     for a, b in zip(found, wanted, strict=True):
         assert np.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_paged_decoding_reaches_its_kernel_unless_a_gradient_is_wanted(monkeypatch):
+    monkeypatch.setitem(fused.FORMS, (paged_of_ref.id, "numpy"), fused.FORMS[paged_of_ref.id, "cupy"])
+    on_device = fusable(paged_of_ref.id, tensors=("q", "k_pages", "v_pages"))(paged_of_ref.composite)
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal(s).astype(F32) for s in ((2, 2, 1, 8), (5, 1, 4, 8), (5, 1, 4, 8)))
+    places = np.array([[4, 0], [2, 3]]), np.array([6, 8])
+    with using(StandIn()) as stand_in:
+        for arrays in ((q, k, v), map(tensor, (q, k, v))):
+            o, lse = on_device(*arrays, *places)
+            for found, wanted in zip((o, lse), paged_of_ref.composite(q, k, v, *places), strict=True):
+                assert np.allclose(raw(found), wanted, rtol=1e-5, atol=1e-6)
+        assert stand_in.kernels() == ["paged_decode", "paged_decode_merge"] * 2
+        found = grad(lambda q: on_device(q, k, v, *places)[0].sum())(q)
+    assert len(stand_in.launches) == 4
+    assert np.array_equal(found, grad(lambda q: paged_of_ref.composite(q, k, v, *places)[0].sum())(q))
 
 
 def test_storage_of_a_dtype():

@@ -14,14 +14,15 @@ from ref.spec import get, load_laws
 from tests.kernels.cases import NOT_OF_KERNELS
 from tests.kernels.stand_in import StandIn
 
-IDS = ("attention.flash", "losses.softmax_cross_entropy", "nn.rms_norm", "nn.rope")
+IDS = ("attention.flash", "attention.paged", "attention.varlen", "losses.softmax_cross_entropy", "nn.rms_norm",
+       "nn.rope")  # fmt: skip
 load_laws(IDS)
 LAWS = [(id, label) for id in IDS for label in get(id).laws if (id, label) not in NOT_OF_KERNELS]
 
 
 def target(id):
     """The form as something the runner judges: its function, and its vjp over one forward."""
-    form, several = find(id, "cupy"), id == "attention.flash"
+    form, several = find(id, "cupy"), id.startswith("attention.")
 
     def function(*args, **options):
         assert form.supports(*args, **options)
@@ -32,7 +33,7 @@ def target(id):
         needs = (True,) * (3 if several else 2)
         return form.vjp(tuple(g) if several else g, out, saved, needs, *args, **options)
 
-    return Target(f"{id} on CUDA", function, vjp, differentiable=False)
+    return Target(f"{id} on CUDA", function, vjp if hasattr(form, "vjp") else None, differentiable=False)
 
 
 @pytest.mark.parametrize("id, label", LAWS)

@@ -1,10 +1,12 @@
 """The memory-bound kernels against float64: drawn shapes, aligned and not, every storage, every thread order."""
 
+import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.fused import steps
 from backends.fused.cupy import adamw, rms_norm, rope, softmax_cross_entropy
 from backends.kernels.device import using
 from backends.kernels.emulation import ORDERS
@@ -171,6 +173,21 @@ def test_adamw_takes_no_step_where_nothing_ever_moved():
     with using(StandIn()):
         adamw.adamw_(*([x] for x in zeros), 1, lr=0.1, beta1=0.9, beta2=0.99, eps=0.0, weight_decay=0.1)
     assert not any(x.any() for x in zeros)
+
+
+def test_the_step_goes_where_the_arrays_are(monkeypatch):
+    lists = [[np.full(n, x, F32) for n in (3, 9)] for x in (1, 2, 3, 4)]
+    twin = [[x.copy() for x in group] for group in lists]
+    how = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.1}
+    steps.adamw_(*twin, 2, **how)
+    monkeypatch.setitem(steps._ADAMW, "numpy", steps._ADAMW["cupy"])  # NumPy's arrays stand for CuPy's
+    with using(StandIn()) as device:
+        steps.adamw_(*lists, 2, **how)
+    assert device.kernels() == ["adamw"]
+    for a, b in zip(sum(lists, []), sum(twin, []), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    with pytest.raises(TypeError, match="arrays of strict; needed one of numpy, cupy"):
+        steps.adamw_(*([array_api_strict.ones(3)] for _ in range(4)), 1, **how)
 
 
 def test_adamw_refuses_what_does_not_fit():

@@ -11,8 +11,7 @@
 
 struct PagedDecode {
   View q, o;        // [B H T d], [B H T e]
-  scalar* k;        // [pages, page, G, d]
-  scalar* v;        // [pages, page, G, e]
+  View k, v;        // [pages G page d], [pages G page e]
   int* table;       // [B, table_width]
   int* length;      // [B]
   float* o_part;    // [splits, B H T, e]
@@ -35,10 +34,9 @@ KERNEL void BOUNDS(256, 1) paged_decode(const PagedDecode p) {
   auto query = [&](int r) -> const scalar* {
     return x0 + r < rows ? head_of(p.q, b, head(x0 + r)) + (x0 + r) % p.T * p.q.row : nullptr;
   };
-  auto cached = [&](const scalar* pages, int j, int channels) -> const scalar* {
+  auto cached = [&](const View& pages, int j) -> const scalar* {
     if (j >= length) return nullptr;
-    const i64 page = p.table[(i64)b * p.table_width + j / p.page];
-    return pages + ((page * p.page + j % p.page) * p.G + group) * channels;
+    return head_of(pages, p.table[(i64)b * p.table_width + j / p.page], group) + j % p.page * pages.row;
   };
 
   Softmax state;
@@ -47,7 +45,7 @@ KERNEL void BOUNDS(256, 1) paged_decode(const PagedDecode p) {
   const int end = least(length, (split + 1) * share * kTile);
   for (int j0 = split * share * kTile; j0 < end; j0 += kTile) {
     float s[kPerWarp];
-    dots(s, tiles, query, [&](int r) { return cached(p.k, j0 + r, p.d); }, p.d);
+    dots(s, tiles, query, [&](int r) { return cached(p.k, j0 + r); }, p.d);
     UNROLL
     for (int i = 0; i < kPerWarp; i++) {
       const int x = x_warp + i, j = j0 + lane;
@@ -57,7 +55,7 @@ KERNEL void BOUNDS(256, 1) paged_decode(const PagedDecode p) {
       s[i] = seen ? y : NEG_INF;
     }
     absorb(state, s);
-    accumulate(state.out, s, tiles, [&](int r) { return cached(p.v, j0 + r, p.e); }, first, p.e);
+    accumulate(state.out, s, tiles, [&](int r) { return cached(p.v, j0 + r); }, first, p.e);
   }
 
   for (int i = 0; i < kPerWarp; i++) {
