@@ -8,6 +8,7 @@ differentiated at the saved inputs, so a gradient is never silently without deri
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -18,6 +19,13 @@ from autodiff.tensor import Dual, Tensor, backend_of, raw
 from backends import fused
 
 __all__ = ["forms", "fusable"]
+
+
+_LOG = logging.getLogger(__name__)
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else repr(x)
 
 
 def _live(x: Any) -> bool:
@@ -50,7 +58,8 @@ def fusable(
     Notes
     -----
     The composite runs when no form supports the call, when an option is a tensor that requires
-    grad, in forward mode, and where a gradient is wanted of a form without a vjp.
+    grad, in forward mode, and where a gradient is wanted of a form without a vjp. That no form supports
+    a call is said to the logger ``autodiff.forms`` at debug level.
     """
 
     def decorate(composite: Callable) -> Callable:
@@ -104,6 +113,10 @@ def fusable(
             if prim.pull is None and STATE.grad and any(map(_live, values)):
                 return composite(*args, **options)
             if supports is not None and not supports(*raws, **given):
+                if _LOG.isEnabledFor(logging.DEBUG):
+                    what = {**dict(zip(tensors, raws, strict=True)), **given}
+                    _LOG.debug("%s: no fused form takes %s; the composite runs", id,
+                               ", ".join(f"{name}={_described(x)}" for name, x in what.items()))  # fmt: skip
                 return composite(*args, **options)
             return prim(tuple(values), given)
 

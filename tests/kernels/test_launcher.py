@@ -1,6 +1,7 @@
 """What launchers put on the device: grids, threads, shared bytes, structs; CuPy and the driver are stand-ins."""
 
 import ctypes
+import logging
 import subprocess
 import sys
 import types
@@ -215,6 +216,18 @@ def test_the_engine_reaches_the_kernels(monkeypatch, function, tensors, args, op
     wanted = grad(loss(function.composite), argnums=tuple(range(len(values))))(*(x.astype(float) for x in values))
     for a, b in zip(found, wanted, strict=True):
         assert np.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_no_level_takes_is_said_and_runs_as_the_composite(monkeypatch, caplog):
+    monkeypatch.setitem(fused.FORMS, (flash_of_ref.id, "numpy"), fused.FORMS[flash_of_ref.id, "cupy"])
+    on_device = fusable(flash_of_ref.id, tensors=("q", "k", "v"))(flash_of_ref.composite)
+    q = np.random.default_rng(0).standard_normal((2, 5, 4))
+    with using(StandIn()) as stand_in, caplog.at_level(logging.DEBUG, "autodiff.forms"):
+        o, _ = on_device(q, q, q, mask=causal())
+    assert not stand_in.launches
+    assert np.array_equal(o, flash_of_ref.composite(q, q, q, mask=causal())[0])
+    (said,) = caplog.messages
+    assert said.startswith("attention.flash: no fused form takes q=float64[2, 5, 4], k=") and "causal(" in said
 
 
 def test_paged_decoding_reaches_its_kernel_unless_a_gradient_is_wanted(monkeypatch):
