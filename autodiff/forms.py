@@ -21,6 +21,7 @@ from backends import fused
 __all__ = ["forms", "fusable"]
 
 
+_EMPTY = inspect.Parameter.empty
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,7 +65,7 @@ def fusable(
 
     def decorate(composite: Callable) -> Callable:
         signature = inspect.signature(composite)
-        names = tuple(signature.parameters)
+        names, defaults = tuple(signature.parameters), {n: p.default for n, p in signature.parameters.items()}
         missing = [t for t in tensors if t not in names]
         if missing:
             raise ValueError(f"fusable: {id} has no argument {', '.join(missing)}")
@@ -88,16 +89,14 @@ def fusable(
 
         @wraps(composite)
         def call(*args: Any, **options: Any) -> Any:
-            if len(args) > len(names) or any(k not in signature.parameters for k in options):
-                return composite(*args, **options)
             given = dict(zip(names, args, strict=False))
-            if any(k in given for k in options):
-                return composite(*args, **options)
+            if len(args) > len(names) or not defaults.keys() >= options.keys() or not given.keys().isdisjoint(options):
+                return composite(*args, **options)  # which says what is wrong
             given.update(options)
             values = []
             for name in tensors:
-                value = given.pop(name, signature.parameters[name].default)
-                if value is inspect.Parameter.empty:
+                value = given.pop(name, defaults[name])
+                if value is _EMPTY:
                     return composite(*args, **options)
                 values.append(value)
             if any(v.__class__ is Dual for v in values) or any(map(_live, given.values())):

@@ -1,8 +1,11 @@
 """All-reduce under MPI against the library's own, at two ranks pinned one a core; and the simulator's fit.
 
-    python -m bench.collectives                # the rows, to bench/results
+    python -m bench.collectives                # the rows, to bench/results, under the MPI of the environment
     python -m bench.collectives --table        # also renew ref/distributed/all_reduce_times.json, at 2, 4 and 8 ranks
-    python -m bench.collectives --ranks 4 8    # reported as measured: more ranks than cores time the scheduler
+    python -m bench.collectives --ranks 2 8    # reported as measured: more ranks than cores time the scheduler
+
+Targets are for MPICH, with a core for each rank. Open MPI is reported from the environment that
+`make test-mpi MPI=openmpi` makes: `.venv-openmpi/bin/python -m bench.collectives`.
 
 Ours is what `select` picks, as a plan: the form that a training loop runs again and again on the same buckets. Plans
 and the library's call take turns, in a new order each round; medians of the rounds' ratios (see ref.demo.bandwidth).
@@ -54,13 +57,15 @@ def speed_rows(run, ranks):
     rows = []
     for size, row in sorted(by_size(run["rows"]).items()):
         name = selection.select(ranks, size)
-        target, crowded = allowed(size), ", oversubscribed" if run["oversubscribed"] else ""
+        crowded = ", oversubscribed" if run["oversubscribed"] else ""
         ratio = 1 / row[name]["ratio"]
+        target = None if crowded or run["library"].startswith("Open MPI") else allowed(size)
         label = f"{size // MIB} MiB" if size >= MIB else f"{size // 1024} KiB" if size >= 1024 else f"{size} B"
         rows.append({
             "work": f"all-reduce of {label}, {ranks} ranks{crowded}: {name}",
             "peer": run["library"], "threads": 1, "unit": "s", "ours": row[name]["seconds"],
-            "theirs": row[LIBRARY]["seconds"], "ratio": ratio, "target": target, "met": ratio <= target,
+            "theirs": row[LIBRARY]["seconds"], "ratio": ratio, "target": target,
+            "met": None if target is None else ratio <= target,
             "rounds": row[name]["rounds"], "left_out": row[name]["left_out"],
         })  # fmt: skip
     return rows
@@ -145,7 +150,7 @@ def renew_table(runs):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--table", action="store_true", help="renew the table that select reads")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--rounds", type=int, default=0)
     args, _ = parser.parse_known_args()  # `make bench ARGS=...` is for all benchmarks
     ranks = sorted({*args.ranks, 2, 4, 8}) if args.table else args.ranks
@@ -164,7 +169,8 @@ def main():
             rows.append(fitted)
             print_table(rows[-1:], head=False)
     if not args.rounds:
-        save("bench.collectives", 1, rows)
+        kind = "_openmpi" if next(iter(runs.values()))["library"].startswith("Open MPI") else ""
+        save(f"bench.collectives{kind}", 1, rows)
 
 
 if __name__ == "__main__":
