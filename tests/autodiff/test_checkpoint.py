@@ -227,12 +227,12 @@ def test_a_function_that_changes_its_mind_raises_and_names_the_tensor(change, sa
         out.backward()
 
 
-@pytest.mark.parametrize("size", [1, 1020, 1021, 1022, 5000, 64 * 1021, 140_000])
+@pytest.mark.parametrize("size", [1, 1023, 1024, 1025, 5000, 32 * 1024, 70_000])
 def test_one_changed_or_exchanged_value_is_seen_at_any_size_and_place(size):
     source = np.random.default_rng(size)
     values = source.standard_normal(size)
     for at in {0, size // 2, size - 1}:
-        for other in {*((at + d) % size for d in (1, 512, 1024, 64 * 1021)), None} - {at}:
+        for other in {*((at + d) % size for d in (1, 512, 1024, 32 * 1024)), None} - {at}:
             changed = values.copy()
             if other is None:
                 changed[at] = np.nextafter(changed[at], np.inf)

@@ -56,7 +56,7 @@ def run(tmp_path, monkeypatch):
 def test_a_wrong_function_is_caught_by_name_with_its_thread_and_five_lines(run):
     run.write("softcap_after_mask", WRONG)
     path = "softcap_after_mask:attention"
-    done = run("check", "attention.sdpa", path, "--examples", "15", "--dtype", "float64")
+    done = run("check", "attention.sdpa", path, "--examples", "30", "--dtype", "float64")
     assert done.exit_code == 1
     for said in ("masked_keys_are_invisible", "mask_then_cap", "onnx#7865", "replay(", "so left at its default"):
         assert said in done.stdout
@@ -176,7 +176,7 @@ GRADIENTS = """
 def test_gradients_beside_a_function_are_judged(run, slope, verdict):
     name = f"own_gradients_{verdict}"
     run.write(name, GRADIENTS.replace("SLOPE", slope))
-    options = ("--grads", "--json", "--examples", "12", "--dtype", "float64")
+    options = ("--grads", "--json", "--examples", "20", "--dtype", "float64")
     done = run("check", "attention.sdpa", f"{name}:attention", *options)
     report = json.loads(done.stdout)
     assert done.exit_code == verdict, [x for x in report["laws"] if x["verdict"] == "failed"]

@@ -66,7 +66,7 @@ def test_rows_that_see_nothing():
 MUTANTS = {
     "old_sums_keep_their_maximum": ("power", lambda S, unit, f: S.fill(1) if S.ndim == 2 else f(S, unit)),
     "no_bias": ("add_bias", lambda p, S, bias, f: None),
-    "no_softcap": ("cap", lambda p, S, f: None),
+    "no_softcap": ("soften", lambda p, S, f: None),
     "unit_forgotten": ("power", lambda S, unit, f: np.exp(2 * S, out=S)),
     "last_block_lost": ("visible", lambda *args, f: list(f(*args))[:-1]),
 }

@@ -97,6 +97,8 @@ def test_what_the_packed_kernels_do_not_take_is_the_composites():
         assert varlen.supports(q, k, k, **cu, mask=causal() & window(2, 1))
         assert not varlen.supports(q, k, k, **cu, mask=causal("top_left") & window(2, 1))  # two alignments
         assert not varlen.supports(q, k, k, **cu, mask=segments([0, 1]))
+        with pytest.raises(ValueError, match="bias=relative"):
+            varlen.forward(q, k, k, **cu, bias=relative([1.0]))  # nothing is dropped in silence
         assert not varlen.supports(q, k, k, **cu, bias=relative([1.0]))
         assert not varlen.supports(q.astype(float), *(k.astype(float),) * 2, **cu)
 

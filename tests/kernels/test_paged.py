@@ -108,3 +108,14 @@ def test_a_page_that_is_not_there_is_the_composites_to_name(page, length):
         assert paged.supports(q, k, k, table=table % 3, lengths=np.array([1]))  # a place past its length may hold 9
     with pytest.raises(ValueError, match="paged: (table of )?sequence 0 has"):
         on_numpy(q, k, k, table, lengths)
+
+
+def test_more_sequences_than_a_grid_has_are_the_composites(monkeypatch):
+    q, k = np.zeros((1, 2, 1, 8), np.float32), np.zeros((1, 1, 4, 8), np.float32)
+    few, many = (np.broadcast_to(q, (n, 2, 1, 8)) for n in (9, 65536))
+    with using(StandIn()):
+        for x in (few, many):
+            where = np.zeros((len(x), 1), int), np.ones(len(x), int)
+            assert paged.supports(x, k, k, *where) == (x is few)
+        monkeypatch.setenv("CLOSEDFORM_ATTENTION_LEVEL", "composite")
+        assert not paged.supports(few, k, k, np.zeros((9, 1), int), np.ones(9, int))

@@ -2,13 +2,15 @@
 
     lse = log sum_n exp(lse_n),  o = sum_n exp(lse_n - lse) o_n        over the parts n of the keys
 
+The keys of entry b are the first lengths[b] slots of its pages, in the order of its table. Its queries are the last T
+of these positions: token t sees keys 0 .. lengths[b] - T + t.
+
 Decoding wants no gradient: there is no vjp, and what does want one runs as the composite.
 """
 
 import math
-import os
 
-from backends.fused.cupy._levels import ENVIRONMENT
+from backends.fused.cupy._levels import level_of
 from backends.fused.cupy._problem import adjacent
 from backends.kernels import Launch, Program
 from backends.kernels import device as devices
@@ -23,13 +25,16 @@ _BLOCKS = 256  # about two a multiprocessor: fewer splits are made where the bat
 
 def supports(q, k_pages, v_pages, table, lengths, *, softcap=None, scale=None):
     """Whether `forward` takes these and every page is there; what is refused goes to the composite, which says why."""
-    if devices.current().capability < (8, 0) or os.environ.get(ENVIRONMENT) == "composite":
-        return False
+    device = devices.current()
     try:
         _check(q, k_pages, v_pages, table, lengths, softcap, None)
     except (TypeError, ValueError):
         return False
-    return _pages_exist(devices.current().xp, k_pages, table, lengths)
+    B, H, T, d = q.shape
+    G = max(k_pages.shape[1], 1)
+    grids = (B * G, B, H, _blocks_of_rows(H // G * T, v_pages.shape[-1]))
+    taken = level_of(device.capability, storage(q.dtype), d, set()) is not None and max(grids) <= 65535
+    return taken and _pages_exist(device.xp, k_pages, table, lengths)
 
 
 def forward(q, k_pages, v_pages, table, lengths, *, softcap=None, scale=None, splits=None):
@@ -64,7 +69,7 @@ def forward(q, k_pages, v_pages, table, lengths, *, softcap=None, scale=None, sp
     xp, (G, page), e = device.xp, k_pages.shape[1:3], v_pages.shape[-1]
     q, k, v = map(adjacent, (q, k_pages, v_pages))
     table, lengths = (xp.ascontiguousarray(x, dtype="int32") for x in (table, lengths))
-    per_split = -(-H // max(G, 1) * T // 32) * max(-(-e // 128), 1)
+    per_split = _blocks_of_rows(H // max(G, 1) * T, e)
     if splits is None:
         splits = max(1, min(_BLOCKS // max(B * G * per_split, 1), table.shape[1] * page // 64))
     o, lse = xp.empty((B, H, T, e), q.dtype), xp.empty((B, H, T), "float32")
@@ -81,6 +86,11 @@ def forward(q, k_pages, v_pages, table, lengths, *, softcap=None, scale=None, sp
     device.launch(Launch(program, "paged_decode", (splits, per_split, B * G), 256, _SHARED, args))
     device.launch(Launch(program, "paged_decode_merge", (-(-T // 8), H, B), 256, 0, args))
     return (o, lse.astype(q.dtype, copy=False)), ()
+
+
+def _blocks_of_rows(rows, e):
+    """Blocks that the stacked rows of a key head take: 32 rows, 128 channels of V."""
+    return -(-rows // 32) * max(-(-e // 128), 1)
 
 
 def _pages_exist(xp, k_pages, table, lengths):

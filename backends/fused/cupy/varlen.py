@@ -14,13 +14,11 @@ from backends.kernels.device import storage
 __all__ = ["forward", "supports", "vjp"]
 
 
-def supports(q, k, v, cu_q, cu_k, *, mask=None, bias=None, **options):
-    """Whether some level takes the call, forward and backward: no bias, and a mask of which the edges are known."""
-    if bias is not None or (mask is not None and getattr(mask, "edges", lambda: None)() is None):
-        return False
+def supports(q, k, v, cu_q, cu_k, **options):
+    """Whether some level takes the call, forward and backward."""
     device = devices.current()
     try:
-        p = _problem(device.xp, q, k, v, cu_q, cu_k, mask=mask, longest=(1, 1), **options)
+        p = _problem(device.xp, q, k, v, cu_q, cu_k, longest=(1, 1), **options)
     except (TypeError, ValueError):
         return False
     return choose(device, p) is not None and choose(device, p, backward=True) is not None
@@ -48,7 +46,7 @@ def forward(q, k, v, cu_q, cu_k, **options):
     Raises
     ------
     ValueError
-        Axes or segments that do not fit, or softcap <= 0.
+        Axes or segments that do not fit, a mask without one alignment, a bias, or softcap <= 0.
     TypeError
         A dtype that no kernel takes, or cu_q, cu_k that are not int.
     """
@@ -83,7 +81,10 @@ def _problem(xp, q, k, v, cu_q, cu_k, *, mask=None, bias=None, softcap=None, sca
             raise ValueError(f"varlen: {name} has shape {x.shape}; needed [H N d] for q, [G M d] for k, [G M e] for v")
     check(q, k, v, softcap, "varlen")
     longest = _segments(cu_q, cu_k, q, k, longest)
-    low, high, align = (None, None, "bottom_right") if mask is None else mask.edges()
+    edges = (None, None, "bottom_right") if mask is None else mask.edges() if hasattr(mask, "edges") else None
+    if edges is None or bias is not None:
+        raise ValueError(f"varlen: mask={mask!r}, bias={bias!r}; needed a mask of one alignment, and no bias")
+    low, high, align = edges
     cu_q, cu_k = (xp.ascontiguousarray(cu, dtype="int32") for cu in (cu_q, cu_k))
     arrays = (adjacent(x[None]) for x in (q, k, v))
     scale = 1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)

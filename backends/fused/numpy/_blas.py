@@ -82,10 +82,11 @@ def _axpby(letter, number):
         call(z.size, 0.1, x[start:stop].ctypes.data, 1, 0.9, z.ctypes.data, 1)
         return z
 
-    alone = np.concatenate([found(i, i + 1) for i in range(x.size)])
-    if any(not np.array_equal(found(i, x.size), alone[i:]) for i in (4090, 4001, 1, 0)):
+    whole = found(0, x.size)
+    cuts = [(i, x.size) for i in (4098, 4090, 4001, 1)] + [(0, j) for j in (1, 2, 7, 31, 97)]
+    if any(not np.array_equal(found(i, j), whole[i:j]) for i, j in cuts):
         return None
-    return call, np.array_equal(alone, number(0.1) * x + number(0.9) * y)
+    return call, np.array_equal(whole, number(0.1) * x + number(0.9) * y)
 
 
 _AXPBY = {np.dtype(n): found for letter, n in (("s", np.float32), ("d", np.float64)) if (found := _axpby(letter, n))}

@@ -220,7 +220,7 @@ def _tile(p, source, b, own, start, stop, low, high):
     return tile.reshape(own.stop - own.start, p.R, *tile.shape[1:]), False
 
 
-def cap(p, S):
+def soften(p, S):
     """S = cap tanh(S / cap) in place, in the plan's unit."""
     cap = p.softcap * p.unit
     S *= 1 / cap

@@ -22,7 +22,7 @@ import numpy as np
 from backends.fused.numpy import flash_few
 from backends.fused.numpy._blas import gemm, power
 from backends.fused.numpy._scratch import scratch
-from backends.fused.numpy._tiles import add_bias, cap, pack, plan, visible
+from backends.fused.numpy._tiles import add_bias, pack, plan, soften, visible
 from backends.fused.numpy.flash_vjp import vjp
 from backends.threads import run_tiles
 
@@ -100,7 +100,8 @@ def forward(q, k, v, **options):
 def peak_elements(rows, cols, d, e):
     """Floats that one thread holds at most, for a key head and tiles of rows * cols, besides masks.
 
-    One tile, then Q, O, P V and the probe by rows, K and V (twice while zeros are put in) by columns.
+    One tile, then Q, O, P V and the probe by rows, K and V (twice while zeros are put in) by columns. The few rows of
+    `flash_few` hold two tiles and, unless zeros are put in, no K or V.
     """
     return rows * cols + rows * (d + 2 * e + _PROBE + 12) + 2 * cols * (d + e + 1)
 
@@ -145,7 +146,7 @@ def _rows(p, work, q, k, v, b, own, start, stop):
 def _guess(p, Q, K):
     m = (K[:, : p.d, :_PROBE].swapaxes(1, 2) @ Q[:, : p.d]).max(1)
     if p.softcap is not None:
-        cap(p, m)
+        soften(p, m)
     return m
 
 
@@ -156,7 +157,7 @@ def _logits(p, S, Q, K, m, bias):
         gemm(Q.swapaxes(1, 2), K, S)
     else:
         gemm(Q[:, : p.d].swapaxes(1, 2), K[:, : p.d], S)
-        cap(p, S)
+        soften(p, S)
         S -= m[..., None]
     add_bias(p, S, bias)
 

@@ -12,12 +12,12 @@ K stands on the left: BLAS takes few rows of Q faster as the narrow side.
 import numpy as np
 
 from backends.fused.numpy._blas import power
-from backends.fused.numpy._tiles import add_bias, cap, seen_only, visible
+from backends.fused.numpy._tiles import add_bias, seen_only, soften, visible
 
 MOST = 128  # stacked rows; beyond, the copies pay
 _PRODUCT = 10**6  # multiply-adds of a GEMM that copies nothing
 _FEWEST, _MOST = 512, 4096  # columns of a block, by measurement
-_LONGER = 8  # columns for a row, at least: fewer are no time
+_LONGER = 8  # columns a row, at least: fewer are soon done either way
 
 
 def plan_of(p, block_rows, block_cols):
@@ -43,7 +43,7 @@ def rows(p, work, q, k, v, b, own, start, stop):
         product = np.matmul(k[columns], Q, out=work.take("ST", (h, e - c, n), p.dtype))
         S[...] = product.swapaxes(1, 2)
         if p.softcap is not None:
-            cap(p, S)
+            soften(p, S)
         add_bias(p, S, bias)
         if keep is not None:
             keep.fill(S, -np.inf)
