@@ -70,22 +70,22 @@ def fusable(
         if missing:
             raise ValueError(f"fusable: {id} has no argument {', '.join(missing)}")
         smooth = reference or composite
-        chosen: dict[Any, Opaque | None] = {}
+        chosen: dict[tuple[Any, str], list[tuple[Opaque, Any]]] = {}
 
         def run_composite(values: tuple, options: dict) -> Any:
             return smooth(**dict(zip(tensors, values, strict=True)), **options)
 
-        def form_of(backend: Any) -> tuple[Opaque, Any] | None:
-            if backend not in chosen:
-                module = fused.find(id, backend.name)
-                if module is None:
-                    chosen[backend] = None
-                else:
-                    reads = getattr(module, "READS_OUTPUT", True)
-                    pull = getattr(module, "vjp", None)
-                    prim = Opaque(id, tensors, module.forward, pull, run_composite, False, reads)
-                    chosen[backend] = (prim, getattr(module, "supports", None))
-            return chosen[backend]
+        def forms_of(backend: Any, form: str) -> list[tuple[Opaque, Any]]:
+            """(primitive, its `supports`) of each form that may be taken, the fastest first."""
+            found = chosen.get((backend, form))
+            if found is None:
+                modules = [fused.find(id, backend.name, f) for f in ("compiled", "fused")[form == "fused" :]]
+                found = chosen[backend, form] = [
+                    (Opaque(id, tensors, m.forward, getattr(m, "vjp", None), run_composite, False,
+                            getattr(m, "READS_OUTPUT", True)), getattr(m, "supports", None))
+                    for m in modules if m is not None
+                ]  # fmt: skip
+            return found
 
         @wraps(composite)
         def call(*args: Any, **options: Any) -> Any:
@@ -101,23 +101,24 @@ def fusable(
                 values.append(value)
             if any(v.__class__ is Dual for v in values) or any(map(_live, given.values())):
                 return smooth(*args, **options)
-            if form_chosen() == "composite":
+            form = form_chosen()
+            if form == "composite":
                 return composite(*args, **options)
             raws = [raw(v) for v in values]
-            found = form_of(backend_of(*raws))
-            if found is None:
+            found = forms_of(backend_of(*raws), form)
+            if not found:
                 return composite(*args, **options)
             given = {k: raw(v) for k, v in given.items()}
-            prim, supports = found
-            if prim.pull is None and STATE.grad and any(map(_live, values)):
-                return composite(*args, **options)
-            if supports is not None and not supports(*raws, **given):
-                if _LOG.isEnabledFor(logging.DEBUG):
-                    what = {**dict(zip(tensors, raws, strict=True)), **given}
-                    _LOG.debug("%s: no fused form takes %s; the composite runs", id,
-                               ", ".join(f"{name}={_described(x)}" for name, x in what.items()))  # fmt: skip
-                return composite(*args, **options)
-            return prim(tuple(values), given)
+            for prim, supports in found:
+                if prim.pull is None and STATE.grad and any(map(_live, values)):
+                    return composite(*args, **options)
+                if supports is None or supports(*raws, **given):
+                    return prim(tuple(values), given)
+            if _LOG.isEnabledFor(logging.DEBUG):
+                what = {**dict(zip(tensors, raws, strict=True)), **given}
+                _LOG.debug("%s: no fused form takes %s; the composite runs", id,
+                           ", ".join(f"{name}={_described(x)}" for name, x in what.items()))  # fmt: skip
+            return composite(*args, **options)
 
         call.composite = composite
         call.id = id

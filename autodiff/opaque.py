@@ -21,7 +21,7 @@ __all__ = ["Opaque", "form_chosen", "forms"]
 
 
 class _Choice(threading.local):
-    form = "fused"
+    form = "compiled"
 
 
 _CHOICE = _Choice()
@@ -32,13 +32,14 @@ class forms(ContextDecorator):  # noqa: N801  a context manager, spelt as a func
 
     Parameters
     ----------
-    form : "fused" or "composite"
-        "fused", the default, where there is one that supports the call; "composite" never.
+    form : "compiled", "fused" or "composite"
+        The fastest to take where it is there and supports the call. "compiled", the default: loops that Numba has
+        compiled for NumPy's arrays, else what "fused" takes: NumPy's own passes or a CUDA kernel, else the composite.
     """
 
     def __init__(self, form: str):
-        if form not in ("fused", "composite"):
-            raise ValueError(f"forms: got {form!r}; needs 'fused' or 'composite'")
+        if form not in ("compiled", "fused", "composite"):
+            raise ValueError(f"forms: got {form!r}; needs 'compiled', 'fused' or 'composite'")
         self.form, self.before = form, []
 
     def __enter__(self):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any, NamedTuple
 
+import numpy as np
+
 __all__ = [
     *("TreeDef", "tree_flatten", "tree_leaves", "tree_map", "tree_paths", "tree_reduce"),
     *("tree_structure", "tree_unflatten"),
@@ -26,13 +28,16 @@ class TreeDef(NamedTuple):
 
 
 LEAF = TreeDef("leaf", (), ())
+_PLAIN = {float, int, np.ndarray}  # most leaves are one of these
 
 
 def _open(tree: Any) -> tuple[Any, tuple, tuple] | None:
     """(class, keys, children) of an inner tree, None for a leaf."""
+    cls = tree.__class__
+    if cls in _PLAIN:
+        return None
     if tree is None:
         return None.__class__, (), ()
-    cls = tree.__class__
     if isinstance(tree, dict):
         return cls, tuple(tree), tuple(tree.values())
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):

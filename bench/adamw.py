@@ -15,9 +15,13 @@ def arrays(shapes):
     return np.full(n, 0.01, np.float32), rng.standard_normal(n, dtype=np.float32)
 
 
-def ours(shapes, threads):
-    from backends.fused.numpy.adamw import adamw_
+def ours(shapes, threads, numpys=False):
+    """The step that is compiled where it can be, or NumPy's own passes."""
+    from backends.fused import steps
+    from backends.fused.numpy import adamw
     from backends.threads import threads as thread_count
+
+    adamw_ = (adamw if numpys else steps).adamw_
 
     flat, gradient = arrays(shapes)
     m, v = np.zeros_like(flat), np.zeros_like(flat)
@@ -62,10 +66,17 @@ def _case(name, shapes, rounds, samples):
     }
     return Case(
         name,
-        {**engines, "ours": lambda threads: ours(shapes, threads)},
-        tuple(
-            Ratio(f"AdamW, {name}", ("ours", "step"), (f"torch {form}", "step"), target)
-            for form, target in peers.items()
+        {
+            **engines,
+            "ours": lambda threads: ours(shapes, threads),
+            "NumPy": lambda threads: ours(shapes, threads, numpys=True),
+        },
+        (
+            *(
+                Ratio(f"AdamW, {name}", ("ours", "step"), (f"torch {form}", "step"), target)
+                for form, target in peers.items()
+            ),
+            Ratio(f"AdamW, {name}, not compiled", ("NumPy", "step"), ("torch fused", "step"), {1: None, 2: None}),
         ),
         rounds,
         samples=samples,

@@ -103,7 +103,7 @@ class Step:
         self.tokens, self.t = np.array_split(tokens, comm.size)[comm.rank], 0
 
     def __call__(self, reduced=True):
-        from backends.fused.numpy.adamw import adamw_
+        from backends.fused.steps import adamw_
         from ref.losses.softmax_cross_entropy import softmax_cross_entropy
         from ref.models.llama import llama
 

@@ -40,8 +40,8 @@ def visited():
 
 def our_step(threads):
     from autodiff import value_and_grad
-    from backends.fused.numpy.adamw import adamw_
     from backends.fused.numpy.ema import ema_
+    from backends.fused.steps import adamw_
     from backends.threads import threads as thread_count
     from ref.demo.diffusion import model
     from ref.diffusion.simple_loss import simple_loss

@@ -31,7 +31,7 @@ def start():
 
 def ours(threads):
     from autodiff import value_and_grad
-    from backends.fused.numpy.adamw import adamw_
+    from backends.fused.steps import adamw_
     from backends.threads import run_tiles
     from backends.threads import threads as thread_count
     from ref.losses.softmax_cross_entropy import softmax_cross_entropy

@@ -22,7 +22,7 @@ def start():
 
 def ours(threads):
     from autodiff import namespace, value_and_grad
-    from backends.fused.numpy.adamw import adamw_
+    from backends.fused.steps import adamw_
     from backends.threads import threads as thread_count
     from ref.losses.softmax_cross_entropy import softmax_cross_entropy
     from ref.nn.linear import linear

@@ -11,9 +11,9 @@ import argparse
 
 import numpy as np
 
-from backends.fused.numpy.adamw import adamw_
 from backends.fused.numpy.lion import lion_
 from backends.fused.numpy.sgd import sgd_
+from backends.fused.steps import adamw_
 from backends.threads import threads
 from bench.common import alternating, print_table, row, save, settle_process
 from ref.optim.adamw import AdamState, adamw

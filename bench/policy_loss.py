@@ -7,7 +7,7 @@ import numpy as np
 
 from bench.common import Case, Engine, Ratio, main
 
-B, T, LOOPS = 64, 2048, 5
+B, T, LOOPS = 64, 2048, 20
 CEILING = {1: 0.5}
 
 
@@ -211,7 +211,7 @@ def _case(name, dtype):
         f"{name} {kind}",
         {"torch": lambda _: torch_eager(name, dtype), "ours": lambda _: ours(name, dtype)},
         (Ratio(f"{name}, {kind}", ("ours", "step"), ("torch", "step"), CEILING),),
-        rounds=25, loops=LOOPS, tolerance=1e-4 if dtype is np.float32 else 1e-10,
+        rounds=15, loops=LOOPS, tolerance=1e-4 if dtype is np.float32 else 1e-10,
     )  # fmt: skip
 
 

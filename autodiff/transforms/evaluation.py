@@ -170,13 +170,13 @@ def outside(values: list, inside: dict, floor: int) -> tuple[bool, bool]:
         node = stack.pop()
         if node.seq < floor:
             return True, forward
-        edges = [e for e in node.edges if e is not None]
-        if isinstance(node.saved, Lifted):
+        edges = node.edges
+        if node.saved.__class__ is not tuple and isinstance(node.saved, Lifted):
             forward = True
-            edges += [n for v in node.saved.reach() for n in nodes(v)]
+            edges = (*edges, *[n for v in node.saved.reach() for n in nodes(v)])
         for edge in edges:
-            if edge.seq not in seen and edge.seq not in inside:
-                seen.add(edge.seq)
+            if edge is not None and (seq := edge.seq) not in seen and seq not in inside:
+                seen.add(seq)
                 stack.append(edge)
     return False, forward
 

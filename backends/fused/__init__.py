@@ -1,7 +1,8 @@
 """Fused forms: the table of (id, backend) -> module, and the way to ask it.
 
 A fused form computes what one composite of `ref` computes, over raw arrays: blocked, in place,
-threaded. Each module has
+threaded; for NumPy's arrays some are also there as loops that Numba compiles, if it is installed.
+Each module has
 
     forward(*tensors, **options) -> (out, saved)
     vjp(g, out, saved, needs, *tensors, **options) -> one cotangent a tensor, None where not needed; a form without
@@ -16,7 +17,9 @@ included; outputs and cotangents are fresh arrays.
 
 import importlib
 
-__all__ = ["FORMS", "find"]
+from backends.fused.compiled._loop import available
+
+__all__ = ["COMPILED", "FORMS", "find"]
 
 _NUMPY = {
     "attention.flash": "flash",
@@ -51,8 +54,20 @@ FORMS = {
     for id, module in modules.items()
 }
 
+COMPILED = {
+    id: f"backends.fused.compiled.{module}"
+    for id, module in {
+        "nn.layer_norm": "layer_norm",
+        "nn.silu": "silu",
+        "rl.clipped_surrogate": "clipped_surrogate",
+        "rl.preference_margin": "preference_margin",
+        "rl.score_loss": "score_loss",
+        "rl.sequence_log_prob": "sequence_log_prob",
+    }.items()
+}
 
-def find(id, backend_name):
+
+def find(id, backend_name, form="fused"):
     """The module with the fused form of `id` on a backend, or None.
 
     Parameters
@@ -61,6 +76,8 @@ def find(id, backend_name):
         As given to `fusable`, e.g. "attention.flash".
     backend_name : str
         `Backend.name`.
+    form : "fused" or "compiled"
+        "compiled" is there for NumPy's arrays alone, and where Numba is.
 
     Returns
     -------
@@ -71,8 +88,12 @@ def find(id, backend_name):
     --------
     >>> find("nn.rope", "numpy").__name__
     'backends.fused.numpy.rope'
-    >>> find("nn.rope", "strict") is None
-    True
+    >>> find("nn.rope", "strict") is None, find("nn.rope", "numpy", "compiled") is None
+    (True, True)
     """
-    module = FORMS.get((id, backend_name))
+    if form == "compiled":
+        # Asked last: it imports Numba.
+        module = COMPILED[id] if backend_name == "numpy" and id in COMPILED and available() else None
+    else:
+        module = FORMS.get((id, backend_name))
     return None if module is None else importlib.import_module(module)

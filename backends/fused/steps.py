@@ -1,12 +1,17 @@
-"""In-place optimizer steps, by the backend of the arrays."""
+"""In-place optimizer steps, by the backend of the arrays; NumPy's are compiled where Numba is installed."""
 
 import importlib
 
 from backends import namespace
+from backends.fused.compiled._loop import takes
 
 __all__ = ["adamw_"]
 
-_ADAMW = {"numpy": "backends.fused.numpy.adamw", "cupy": "backends.fused.cupy.adamw"}
+_ADAMW = {
+    "numpy": "backends.fused.numpy.adamw",
+    "compiled": "backends.fused.compiled.adamw",
+    "cupy": "backends.fused.cupy.adamw",
+}
 
 
 def adamw_(params, grads, ms, vs, t, *, lr, beta1, beta2, eps, weight_decay):
@@ -14,7 +19,7 @@ def adamw_(params, grads, ms, vs, t, *, lr, beta1, beta2, eps, weight_decay):
 
     Parameters
     ----------
-    params, grads, ms, vs : lists of float[n]
+    params, grads, ms, vs : float[n], or lists of such
         Flat and contiguous; the i-th of each list are alike. Gradients are only read. CuPy's are float32.
     t : int
         Number of this step, from 1.
@@ -35,11 +40,14 @@ def adamw_(params, grads, ms, vs, t, *, lr, beta1, beta2, eps, weight_decay):
     >>> p
     array([0.5])
     """
-    arrays = [*params, *grads, *ms, *vs]
+    lists = [x if isinstance(x, list | tuple) else [x] for x in (params, grads, ms, vs)]
+    arrays = [x for each in lists for x in each]
     if not arrays:
         return
     name = namespace(*arrays).name
     if name not in _ADAMW:
-        raise TypeError(f"adamw_: arrays of {name}; needed one of {', '.join(_ADAMW)}")
+        raise TypeError(f"adamw_: arrays of {name}; needed one of numpy, cupy")
+    if name == "numpy" and takes(*arrays):
+        name = "compiled"
     step = importlib.import_module(_ADAMW[name]).adamw_
-    step(params, grads, ms, vs, t, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+    step(*lists, t, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)

@@ -85,7 +85,7 @@ def show(id: str):
 def verify(
     ids: Annotated[list[str] | None, typer.Argument(help="Algorithms; all if none is named.")] = None,
     backend: Backend = "numpy",
-    form: Annotated[str | None, typer.Option(help="composite or fused; both if not given.")] = None,
+    form: Annotated[str | None, typer.Option(help="composite, fused or compiled; all if not given.")] = None,
     examples: Annotated[
         int, typer.Option(min=5, help=f"Cases a law; under {FULL} a run need not meet every edge class.")
     ] = FULL,
@@ -94,8 +94,8 @@ def verify(
     """Run every law of every algorithm on a backend, and every mutant under the laws that name it."""
     from ref.conform.summary import run_summary
 
-    if form not in (None, "composite", "fused"):
-        usage(f"form {form!r}; needed composite or fused")
+    if form not in (None, "composite", "fused", "compiled"):
+        usage(f"form {form!r}; needed composite, fused or compiled")
     specs = [find(i) for i in ids] if ids else all_specs()
     try:
         rows, outcomes = run_summary(

@@ -98,9 +98,10 @@ def row_weights(function, mask, dtype, *, reduction, count=None, length=None, em
     xp = namespace(mask)
     tokens = xp.count_nonzero(mask, axis=-1)
     total = _count(function, xp, tokens, reduction, empty) if count is None else count
-    per_row = xp.astype(tokens, dtype) if reduction == "seq-mean-token-mean" else xp.ones(tokens.shape, dtype=dtype)
     scale = total * (length if reduction == "constant" else 1)
-    return 1 / (xp.where(tokens > 0, per_row, 1.0) * scale)
+    if reduction == "seq-mean-token-mean":
+        return 1 / (xp.where(tokens > 0, xp.astype(tokens, dtype), 1.0) * scale)
+    return 1 / (xp.ones(tokens.shape, dtype=dtype) * scale)
 
 
 def _count(function, xp, tokens, reduction, empty):

@@ -104,10 +104,10 @@ class Spec:
         return self.function.__module__
 
     def forms(self, backend="numpy"):
-        """("composite",) or ("composite", "fused"), as the backend offers."""
+        """"composite", and "fused" and "compiled" as the backend offers them."""
         from backends.fused import find
 
-        return ("composite", "fused") if find(self.id, backend) else ("composite",)
+        return ("composite", *(form for form in ("fused", "compiled") if find(self.id, backend, form)))
 
     @cached_property
     def parameters(self):

@@ -97,8 +97,26 @@ def bind(function, text, **arrays):
     >>> bind("f", "q[*B T d], k[*B S d]", q=np.ones((2, 3, 4)), k=np.ones((2, 5, 4)))
     {'B': (2,), 'T': 3, 'd': 4, 'S': 5}
     """
+    entries = parse(text).inputs
+    try:
+        seen = [None if (x := arrays.get(e.name)) is None or e.kind == "tree" else (x.shape, x.dtype) for e in entries]
+        found = _PASSED.get(key := (text, *seen))
+    except (AttributeError, TypeError):  # something else than an array
+        return _bound(function, entries, arrays)
+    if found is None:
+        if len(_PASSED) >= _MOST:
+            _PASSED.clear()
+        found = _PASSED[key] = _bound(function, entries, arrays)
+    return found.copy()
+
+
+_PASSED = {}  # (text, shape and dtype of each array) -> axis sizes: what was right is not looked at again
+_MOST = 4096
+
+
+def _bound(function, entries, arrays):
     dims, owner, floats = {}, {}, {}
-    for entry in parse(text).inputs:
+    for entry in entries:
         array = arrays.get(entry.name)
         if array is None or entry.kind == "tree":
             continue

@@ -16,7 +16,7 @@ BLOCK = 96 * 1024
 JOB = 4 * BLOCK
 
 
-def run_blocks(function, kernel, *, scratches=1, **arrays):
+def run_blocks(function, kernel, *, scratches=1, block=BLOCK, **arrays):
     """Call kernel(*scratch, *parts) on every block of the arrays.
 
     Parameters
@@ -27,6 +27,8 @@ def run_blocks(function, kernel, *, scratches=1, **arrays):
         Updates its parts in place, each a `Part`; a scratch part is as long as each and holds junk.
     scratches : int
         How many the kernel takes.
+    block : int
+        Elements of a block.
     **arrays : float[n], or equally long lists of them
         By name, flat and contiguous; those of one place share length and dtype.
 
@@ -43,19 +45,19 @@ def run_blocks(function, kernel, *, scratches=1, **arrays):
             for k, i, j in cuts:
                 dtype = places[k][0].x.dtype
                 if dtype not in junk:
-                    junk[dtype] = [part(work.take(f"block {n}", (BLOCK,), dtype)) for n in range(scratches)]
+                    junk[dtype] = [part(work.take(f"block {n}", (block,), dtype)) for n in range(scratches)]
                 own = [Part(x[: j - i], address) for x, address in junk[dtype]]
                 kernel(*own, *[Part(x[i:j], address + i * dtype.itemsize) for x, address in places[k]])
 
-    run_tiles(job, _jobs([place[0].x.size for place in places]))
+    run_tiles(job, _jobs([place[0].x.size for place in places], block))
 
 
-def _jobs(sizes):
+def _jobs(sizes, block):
     """[[(place, start, stop), ..]]: blocks in their order, about JOB elements a job."""
     jobs, held = [[]], 0
     for k, size in enumerate(sizes):
-        for start in range(0, size, BLOCK):
-            stop = min(start + BLOCK, size)
+        for start in range(0, size, block):
+            stop = min(start + block, size)
             if held and held + stop - start > JOB:
                 jobs.append([])
                 held = 0

@@ -34,17 +34,23 @@ def adamw_(param, grad, m, v, t, *, lr, beta1, beta2, eps, weight_decay):
     ValueError
         Arrays that are not flat, contiguous and of one length and dtype, lists of different lengths, or t < 1.
     """
-    if t < 1:
-        raise ValueError(f"adamw_: t={t}; the first step is t=1")
-    c1, c2 = 1 - beta1**t, math.sqrt(1 - beta2**t)
+    keep, rate, beta1, rest1, beta2, rest2, eps = scalars(t, lr, beta1, beta2, eps, weight_decay)
 
     def kernel(w, p, g, mean, square):
-        axpby(1 - beta1, g, beta1, mean, w)
+        axpby(rest1, g, beta1, mean, w)
         np.multiply(g.x, g.x, out=w.x)
-        axpby(1 - beta2, w, beta2, square, w)
+        axpby(rest2, w, beta2, square, w)
         np.sqrt(square.x, out=w.x)
-        np.add(w.x, p.x.dtype.type(eps * c2), out=w.x)
+        np.add(w.x, p.x.dtype.type(eps), out=w.x)
         np.divide(mean.x, w.x, out=w.x)
-        axpby(-lr * c2 / c1, w, 1 - lr * weight_decay, p, w)
+        axpby(-rate, w, keep, p, w)
 
     run_blocks("adamw_", kernel, param=param, grad=grad, m=m, v=v)
+
+
+def scalars(t, lr, beta1, beta2, eps, weight_decay):
+    """1 - lr decay, lr sqrt(c2) / c1, b1, 1 - b1, b2, 1 - b2, eps sqrt(c2); ValueError if t < 1."""
+    if t < 1:
+        raise ValueError(f"adamw_: t={t}; the first step is t=1")
+    c1, root2 = 1 - beta1**t, math.sqrt(1 - beta2**t)
+    return 1 - lr * weight_decay, lr * root2 / c1, beta1, 1 - beta1, beta2, 1 - beta2, eps * root2

@@ -35,10 +35,10 @@ def forward(log_probs, *, old_log_probs, advantages, mask, weights, eps_low=0.2,
             level="token"):  # fmt: skip
     """The loss, and the slope of every token."""
     dtype = log_probs.dtype
-    limits = _limits(eps_low, eps_high, dual_clip)
+    bounds = limits(eps_low, eps_high, dual_clip)
     scale, rows_of = np.ones(len(mask), dtype), np.zeros(len(mask), dtype)
     if level == "sequence" and advantages.shape[1] == 1:
-        _by_response(log_probs, old_log_probs, advantages, mask, limits, rows_of, scale)
+        _by_response(log_probs, old_log_probs, advantages, mask, bounds, rows_of, scale)
         if np.isfinite(rows_of).all():  # else a ratio has overflown
             return np.asarray(np.dot(rows_of, weights)), (mask, scale)
         scale[:] = 1
@@ -48,15 +48,15 @@ def forward(log_probs, *, old_log_probs, advantages, mask, weights, eps_low=0.2,
     def block(rows, keep, buffer):
         gap = np.subtract(log_probs[rows], old_log_probs[rows], out=buffer("gap"))
         a, m = advantages[rows], mask[rows]
-        found = each(gap, a, m, keep, limits, slope[rows], scale[rows], buffer)
+        found = each(gap, a, m, keep, bounds, slope[rows], scale[rows], buffer)
         if not np.isfinite(found).all():  # junk behind the mask: the same again without it
             zero = dtype.type(0)
             gap = np.where(m, log_probs[rows] - old_log_probs[rows], zero)
             a = np.where(m, a, zero) if a.shape[1] > 1 else np.where(m.any(-1, keepdims=True), a, zero)
-            found = each(gap, a, m, keep, limits, slope[rows], scale[rows], buffer)
+            found = each(gap, a, m, keep, bounds, slope[rows], scale[rows], buffer)
             if not np.isfinite(found).all():  # a ratio that overflows, cut or not
                 scale[rows] = 1
-                found = _in_log_space(gap, a, m, keep, limits, slope[rows], level)
+                found = _in_log_space(gap, a, m, keep, bounds, slope[rows], level)
         rows_of[rows] = found
 
     by_rows(block, mask, dtype)
@@ -69,7 +69,7 @@ def vjp(g, out, saved, needs, log_probs, *, weights, **others):
     return (spread(slope, g * weights * scale),)
 
 
-def _limits(eps_low, eps_high, dual_clip):
+def limits(eps_low, eps_high, dual_clip):
     """(low, high) of the log-ratio where A < 0, and high where A >= 0."""
     low = math.log1p(-eps_low) if eps_low < 1 else -math.inf
     return low, math.inf if dual_clip is None else math.log(dual_clip), math.log1p(eps_high)
@@ -124,12 +124,16 @@ def _by_response(log_probs, old_log_probs, a, mask, limits, value, scale):
     def block(rows, keep, buffer):
         gap = np.subtract(log_probs[rows], old_log_probs[rows], out=buffer("gap"))
         n = np.count_nonzero(mask[rows], axis=-1).astype(gap.dtype)
-        e, inside = _cut((sums(gap, keep, mask[rows]) / n)[:, None], a[rows], limits)
-        of_token = -a[rows] * np.exp(e)
-        scale[rows] = (of_token * inside)[:, 0]
-        value[rows] = of_token[:, 0] * n
+        value[rows], scale[rows] = of_responses(sums(gap, keep, mask[rows]), n, a[rows], limits)
 
     by_rows(block, mask, log_probs.dtype)
+
+
+def of_responses(total, kept, a, limits):
+    """Loss and slope of every response, from the sum of its log-ratios, its kept tokens and a[B 1]."""
+    e, inside = _cut((total / kept)[:, None], a, limits)
+    of_token = -a * np.exp(e)
+    return of_token[:, 0] * kept, (of_token * inside)[:, 0]
 
 
 def _sequence(gap, a, mask, keep, limits, slope, scale, buffer):
