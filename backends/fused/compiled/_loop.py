@@ -74,6 +74,6 @@ def plain(x):
     return x if x.flags.c_contiguous and x.flags.aligned else np.array(x, order="C")
 
 
-def takes(*arrays):
-    """Whether loops can be compiled, and over these: all float32 or float64, and aligned."""
-    return available() and all(x.dtype in (np.float32, np.float64) and x.flags.aligned for x in arrays)
+def takes(*arrays, dtypes=(np.float32, np.float64)):
+    """Whether loops can be compiled, and over these arrays: of such dtypes, and aligned."""
+    return available() and all(x.dtype in dtypes and x.flags.aligned for x in arrays)
