@@ -79,7 +79,8 @@ def fusable(
             """(primitive, its `supports`) of each form that may be taken, the fastest first."""
             found = chosen.get((backend, form))
             if found is None:
-                modules = [fused.find(id, backend.name, f) for f in ("compiled", "fused")[form == "fused" :]]
+                modules = [fused.find_compiled(id, backend.name)] if form == "compiled" else []
+                modules.append(fused.find(id, backend.name))
                 found = chosen[backend, form] = [
                     (Opaque(id, tensors, m.forward, getattr(m, "vjp", None), run_composite, False,
                             getattr(m, "READS_OUTPUT", True)), getattr(m, "supports", None))

@@ -19,7 +19,7 @@ import importlib
 
 from backends.fused.compiled._loop import available
 
-__all__ = ["COMPILED", "FORMS", "find"]
+__all__ = ["COMPILED", "FORMS", "find", "find_compiled"]
 
 _NUMPY = {
     "attention.flash": "flash",
@@ -67,7 +67,7 @@ COMPILED = {
 }
 
 
-def find(id, backend_name, form="fused"):
+def find(id, backend_name):
     """The module with the fused form of `id` on a backend, or None.
 
     Parameters
@@ -76,8 +76,6 @@ def find(id, backend_name, form="fused"):
         As given to `fusable`, e.g. "attention.flash".
     backend_name : str
         `Backend.name`.
-    form : "fused" or "compiled"
-        "compiled" is there for NumPy's arrays alone, and where Numba is.
 
     Returns
     -------
@@ -88,12 +86,21 @@ def find(id, backend_name, form="fused"):
     --------
     >>> find("nn.rope", "numpy").__name__
     'backends.fused.numpy.rope'
-    >>> find("nn.rope", "strict") is None, find("nn.rope", "numpy", "compiled") is None
-    (True, True)
+    >>> find("nn.rope", "strict") is None
+    True
     """
-    if form == "compiled":
-        # Asked last: it imports Numba.
-        module = COMPILED[id] if backend_name == "numpy" and id in COMPILED and available() else None
-    else:
-        module = FORMS.get((id, backend_name))
-    return None if module is None else importlib.import_module(module)
+    return _module(FORMS.get((id, backend_name)))
+
+
+def find_compiled(id, backend_name):
+    """The module with the compiled form of `id`: for NumPy's arrays, and where Numba is; else None.
+
+    >>> find_compiled("nn.rope", "numpy") is None
+    True
+    """
+    name = COMPILED.get(id) if backend_name == "numpy" else None
+    return _module(name) if name and available() else None
+
+
+def _module(name):
+    return None if name is None else importlib.import_module(name)

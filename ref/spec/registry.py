@@ -105,9 +105,10 @@ class Spec:
 
     def forms(self, backend="numpy"):
         """"composite", and "fused" and "compiled" as the backend offers them."""
-        from backends.fused import find
+        from backends.fused import find, find_compiled
 
-        return ("composite", *(form for form in ("fused", "compiled") if find(self.id, backend, form)))
+        there = {"composite": True, "fused": find(self.id, backend), "compiled": find_compiled(self.id, backend)}
+        return tuple(form for form, found in there.items() if found)
 
     @cached_property
     def parameters(self):

@@ -99,8 +99,10 @@ def bind(function, text, **arrays):
     """
     entries = parse(text).inputs
     try:
-        seen = [None if (x := arrays.get(e.name)) is None or e.kind == "tree" else (x.shape, x.dtype) for e in entries]
-        found = _PASSED.get(key := (text, *seen))
+        given = [None if e.kind == "tree" else arrays.get(e.name) for e in entries]
+        # The class first: dtypes of two libraries are never compared.
+        key = (text, *[x if x is None else (x.shape, x.dtype.__class__, x.dtype) for x in given])
+        found = _PASSED.get(key)
     except (AttributeError, TypeError):  # something else than an array
         return _bound(function, entries, arrays)
     if found is None:

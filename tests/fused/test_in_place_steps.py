@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from backends.fused.compiled import adamw as compiled
 from backends.fused.numpy._blocks import BLOCK, JOB, _jobs
 from backends.fused.numpy.adafactor import adafactor_
 from backends.fused.numpy.adamw import adamw_
@@ -99,8 +100,10 @@ def test_the_laws_catch_a_wrong_in_place_form():
         assert run_law(law, get(id), Target("wrong", wrong, differentiable=False), examples=60).verdict == "failed"
 
 
+ADAMW = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
 STEPS = {
-    "adamw": (2, lambda p, g, s, t: adamw_(p, g, *s, t, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1)),
+    "adamw": (2, lambda p, g, s, t: adamw_(p, g, *s, t, **ADAMW)),
+    "adamw, compiled": (2, lambda p, g, s, t: compiled.adamw_(p, g, *s, t, **ADAMW)),
     "sgd": (1, lambda p, g, s, t: sgd_(p, g, *s, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1)),
     "lion": (1, lambda p, g, s, t: lion_(p, g, *s, lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.1)),
 }

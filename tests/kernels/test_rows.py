@@ -180,7 +180,8 @@ def test_the_step_goes_where_the_arrays_are(monkeypatch):
     twin = [[x.copy() for x in group] for group in lists]
     how = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.1}
     steps.adamw_(*twin, 2, **how)
-    monkeypatch.setitem(steps._ADAMW, "numpy", steps._ADAMW["cupy"])  # NumPy's arrays stand for CuPy's
+    for name in ("numpy", "compiled"):
+        monkeypatch.setitem(steps._ADAMW, name, steps._ADAMW["cupy"])  # NumPy's arrays stand for CuPy's
     with using(StandIn()) as device:
         steps.adamw_(*lists, 2, **how)
     assert device.kernels() == ["adamw"]

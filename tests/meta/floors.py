@@ -26,6 +26,7 @@ ON_LOAD = {
     "array_api_strict": ("backends/*strict*",),
     "cupy": ("backends/*cupy*",),
     "cupyx": ("backends/*cupy*",),
+    "numba": ("backends/fused/compiled/*",),
     "mpi4py": (),
     "safetensors": (),
     "matplotlib": (),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import autodiff
-from backends.fused.numpy.adamw import adamw_
+from backends.fused.compiled import adamw as compiled
+from backends.fused.numpy import adamw as blocked
 from backends.threads import threads
 from ref.conform.impl import Target
 from ref.conform.runner import run_law
@@ -52,22 +53,28 @@ def test_a_step_can_be_differentiated():
     assert abs(slope - 3 * (-0.25 - 0.5 / (0.5 + 0.5))) < 1e-15
 
 
-def in_place(param, grad, state, *, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+def in_place(adamw_):
     """The in-place form behind the signature of the readable one."""
-    p, m, v = param.flatten(), state.m.flatten(), state.v.flatten()
-    adamw_(
-        p, grad.flatten(), m, v, state.t + 1, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay
-    )
-    return p.reshape(param.shape), AdamState(m.reshape(param.shape), v.reshape(param.shape), state.t + 1)
+
+    def step(param, grad, state, *, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+        p, m, v = param.flatten(), state.m.flatten(), state.v.flatten()
+        adamw_(
+            p, grad.flatten(), m, v, state.t + 1, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay
+        )
+        return p.reshape(param.shape), AdamState(m.reshape(param.shape), v.reshape(param.shape), state.t + 1)
+
+    return step
 
 
+each_form = pytest.mark.parametrize("module", [blocked, compiled], ids=["blocked", "compiled"])
 load_laws(["optim.adamw"])
 LAWS = get("optim.adamw").laws.values()
 
 
+@each_form
 @pytest.mark.parametrize("law", LAWS, ids=[x.name for x in LAWS])
-def test_the_in_place_form_obeys_the_laws(law):
-    target = Target("adamw_", in_place, differentiable=False)
+def test_the_in_place_form_obeys_the_laws(law, module):
+    target = Target("adamw_", in_place(module.adamw_), differentiable=False)
     for dtype in law.dtypes:
         found = run_law(law, get("optim.adamw"), target, dtype=dtype, examples=15 + 3 * len(law.given.edges))
         assert found.verdict == "passed", f"{dtype}: {found.broken}; {found.case!r}"
@@ -76,7 +83,7 @@ def test_the_in_place_form_obeys_the_laws(law):
 def test_the_laws_catch_a_wrong_in_place_form():
     """One step too many in the correction."""
     def late(param, grad, state, **options):
-        out, new = in_place(param, grad, state._replace(t=state.t + 1), **options)
+        out, new = in_place(blocked.adamw_)(param, grad, state._replace(t=state.t + 1), **options)
         return out, new._replace(t=state.t + 1)
 
     target = Target("late", late, differentiable=False)
@@ -85,8 +92,9 @@ def test_the_laws_catch_a_wrong_in_place_form():
     assert verdicts["shards_are_the_whole"] == "passed"
 
 
+@each_form
 @pytest.mark.parametrize("n", [1, 5, 200_003])
-def test_the_in_place_form_is_the_readable_one_for_any_number_of_threads(n):
+def test_the_in_place_form_is_the_readable_one_for_any_number_of_threads(n, module):
     rng = np.random.default_rng(n)
     options = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
     found = []
@@ -98,7 +106,7 @@ def test_the_in_place_form_is_the_readable_one_for_any_number_of_threads(n):
         with threads(count):
             for t in range(1, 4):
                 grad = rng.standard_normal(n)
-                adamw_(param, grad, m, v, t, **options)
+                module.adamw_(param, grad, m, v, t, **options)
                 wanted, state = adamw(wanted, grad, state, **options)
         assert np.max(np.abs(param - wanted)) <= 1e-14
         found.append(param)

@@ -52,7 +52,7 @@ def run_blocks(function, kernel, *, scratches=1, block=BLOCK, **arrays):
     run_tiles(job, _jobs([place[0].x.size for place in places], block))
 
 
-def _jobs(sizes, block):
+def _jobs(sizes, block=BLOCK):
     """[[(place, start, stop), ..]]: blocks in their order, about JOB elements a job."""
     jobs, held = [[]], 0
     for k, size in enumerate(sizes):

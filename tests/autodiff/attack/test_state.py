@@ -267,13 +267,13 @@ def test_a_checkpoint_runs_again_in_the_form_it_ran_in(monkeypatch):
 
     monkeypatch.setattr(fused, "find", lambda id, backend: Form)
     square = fusable("test.square", tensors=("x",))(lambda x: x * x * 1.0)
-    for form in ("composite", "fused"):
+    for form in ("composite", "fused", "compiled"):
         x = leaf()
         with forms(form):
             y = checkpoint(lambda x: square(x).exp(), x).sum()
         run_threads(y.backward)
         assert x.grad == pytest.approx(2 * X * np.exp(X * X))
-    assert form_chosen() == "fused"
+    assert form_chosen() == "compiled"
 
 
 def test_forms_as_a_decorator_serves_several_threads():
@@ -299,7 +299,7 @@ def test_forms_as_a_decorator_serves_several_threads():
             after["already"] = form_chosen()
 
     run_threads(plain, already)
-    assert after == {"plain": "fused", "already": "composite"}
+    assert after == {"plain": "compiled", "already": "composite"}
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
@@ -377,7 +377,7 @@ def test_threads_that_share_a_leaf_lose_no_gradient(create_graph):
 
 def test_modes_belong_to_their_thread():
     def tracks():
-        assert (leaf() * 2.0).requires_grad and form_chosen() == "fused"
+        assert (leaf() * 2.0).requires_grad and form_chosen() == "compiled"
 
     with no_grad(), forms("composite"):
         run_threads(tracks)
