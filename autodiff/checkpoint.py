@@ -25,7 +25,7 @@ from autodiff.opaque import form_chosen, forms
 from autodiff.tape import STATE, WRITES, Held, Node, enable_grad, intercepting, leaf, saving, tick
 from autodiff.tensor import Dual, Tensor, _tensor, backend_of, raw
 from autodiff.tree import tree_flatten, tree_unflatten
-from backends.fused.compiled._loop import takes
+from backends.fused.compiled._loop import available
 
 __all__ = ["checkpoint"]
 
@@ -40,8 +40,8 @@ class _Arguments:
 
 
 _ARGUMENTS = _Arguments()
-_WORDS, _LINES = 1024, 32  # of 8 bytes, in a row of `_checksum`'s table; rows of a block
-_FEW = 4  # rows: from here on a compiled loop pays for its call
+_WORDS, _LINES = 1024, 32  # of 8 bytes, in a row of `_digest`'s table; rows of a block
+_LONG = 2**15  # bytes: from here on a compiled loop pays for its call
 
 
 class _Dropped(Held):
@@ -223,24 +223,25 @@ def _checksum(value: Any) -> Any:
     if not isinstance(array, (np.ndarray, np.generic)):
         array = backend_of(array).to_numpy(array)
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    table = flat[: flat.size // (8 * _WORDS) * 8 * _WORDS].view(np.uint64).reshape(-1, _WORDS)
-    rows, columns = _table_sums(table)
-    rest = zlib.crc32(flat[table.nbytes :])
-    return tuple(value.shape), value.dtype, rest, zlib.crc32(columns), zlib.crc32(rows)
+    words = flat[: flat.size // 8 * 8].view(np.uint64)
+    if flat.size >= _LONG and available() and words.flags.aligned:
+        from backends.fused.compiled.digest import digest
+
+        sums = digest(words)
+    else:
+        sums = _digest(words)
+    return tuple(value.shape), value.dtype, zlib.crc32(flat[words.nbytes :]), sums
 
 
-def _table_sums(table: np.ndarray) -> tuple:
-    """The sums of the rows and of the columns, modulo 2^64."""
-    if len(table) >= _FEW and takes(table, dtypes=(np.uint64,)):
-        from backends.fused.compiled.table_sums import table_sums
-
-        return table_sums(table)
+def _digest(words: np.ndarray) -> tuple[int, ...]:
+    """What a compiled digest does, in NumPy's own passes."""
+    table, rest = words[: words.size // _WORDS * _WORDS].reshape(-1, _WORDS), words[words.size // _WORDS * _WORDS :]
     columns, rows = np.zeros(_WORDS if len(table) else 0, np.uint64), np.empty(len(table), np.uint64)
     for i in range(0, len(table), _LINES):
         block = table[i : i + _LINES]
         columns += np.add.reduce(block, 0)
         np.add.reduce(block, 1, out=rows[i : i + _LINES])
-    return rows, columns
+    return zlib.crc32(rest), zlib.crc32(columns), zlib.crc32(rows)
 
 
 @contextmanager

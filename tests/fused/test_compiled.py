@@ -8,7 +8,7 @@ import pytest
 from autodiff import forms
 from autodiff.opaque import form_chosen
 from backends.fused import COMPILED, FORMS, find, find_compiled
-from backends.fused.compiled import _loop, _masked, adamw, layer_norm, score_loss, silu, table_sums
+from backends.fused.compiled import _loop, _masked, adamw, digest, layer_norm, score_loss, silu
 from backends.fused.numpy.adamw import scalars
 from backends.threads import threads
 from ref.nn.silu import silu as silu_of_ref
@@ -146,9 +146,25 @@ def test_a_strided_or_misaligned_array_is_copied_and_nothing_else():
     assert _loop.takes(x) and not _loop.takes(odd) and not _loop.takes(x, x.astype(np.float16))
 
 
-def test_sums_of_a_table_of_words_wrap():
-    table = np.random.default_rng(3).integers(0, 2**64, (131, 70), dtype=np.uint64)
-    rows, columns = table_sums.table_sums(table)
-    words = table.astype(object)
-    assert rows.tolist() == [int(r.sum()) % 2**64 for r in words]
-    assert columns.tolist() == [int(c.sum()) % 2**64 for c in words.T]
+def test_a_digest_sees_a_word_and_an_exchange():
+    """By the definition in exact integers; then: any one word, two words of a row, two rows, two columns."""
+    n, width, multiplier = 3 * digest.WIDTH + 70, digest.WIDTH, 6364136223846793005
+    words = np.random.default_rng(3).integers(0, 2**64, n, dtype=np.uint64)
+    whole = [int(w) for w in words]
+    rows = [sum(whole[i : i + width]) for i in range(0, n, width)]
+    columns = [sum(whole[j::width]) for j in range(width)]
+    wanted = [sum(s * multiplier**k for k, s in enumerate(reversed(sums))) % 2**64 for sums in (rows, columns)]
+    assert digest.digest(words) == np.array(wanted, np.uint64).tobytes()
+
+    def exchanged(a, b):
+        out = words.copy()
+        out[a], out[b] = words[b], words[a]
+        return digest.digest(out)
+
+    found = {digest.digest(words), exchanged(0, 1), exchanged(5, width + 5), exchanged(n - 1, n - 2)}
+    found |= {exchanged(slice(0, width), slice(width, 2 * width)), exchanged(slice(0, n, width), slice(1, n, width))}
+    for i in (0, 17, width, n - 1):
+        changed = words.copy()
+        changed[i] ^= np.uint64(1)
+        found.add(digest.digest(changed))
+    assert len(found) == 10
