@@ -26,7 +26,7 @@ ON_LOAD = {
     "array_api_strict": ("backends/*strict*",),
     "cupy": ("backends/*cupy*",),
     "cupyx": ("backends/*cupy*",),
-    "numba": ("backends/fused/compiled/*",),
+    "numba": ("backends/fused/compiled/silu*",),
     "mpi4py": (),
     "safetensors": (),
     "matplotlib": (),

@@ -12,7 +12,7 @@ written (it may be read too). Arrays are C-contiguous; `plain` makes them so. A 
 kept on disk beside its module.
 
 Conventions
-  C1  A multiply and an add are two roundings, as in NumPy, and of `loop(fused=True)` alone one; either way an element
+  C1  A multiply and an add are two roundings, as in NumPy, and of `loop(fma=True)` alone one; either way an element
       has the same bits wherever it lies.
   C2  Of `loop(sums=True)` alone a sum may be taken in another order, which the length of the loop decides.
 """
@@ -22,7 +22,10 @@ import os
 
 import numpy as np
 
-__all__ = ["available", "loop", "plain", "takes"]
+from backends.fused.numpy._rows import by_blocks
+from backends.threads import num_threads
+
+__all__ = ["available", "by_rows", "loop", "plain", "takes"]
 
 
 @functools.cache
@@ -37,9 +40,9 @@ def available():
     return True
 
 
-def loop(text, *, sums=False, fused=False):
-    """Decorator: the function as of(dtype) -> compiled function; `sums` and `fused` as C1 and C2 have them."""
-    fast = {"reassoc"} if sums else {"contract"} if fused else False
+def loop(text, *, sums=False, fma=False):
+    """Decorator: the function as of(dtype) -> compiled function; `fma` and `sums` as C1 and C2 have them."""
+    fast = {"reassoc"} if sums else {"contract"} if fma else False
     return functools.partial(_declared, text, fast)
 
 
@@ -74,6 +77,15 @@ def plain(x):
     return x if x.flags.c_contiguous and x.flags.aligned else np.array(x, order="C")
 
 
-def takes(*arrays, dtypes=(np.float32, np.float64)):
-    """Whether loops can be compiled, and over these arrays: of such dtypes, and aligned."""
-    return available() and all(x.dtype in dtypes and x.flags.aligned for x in arrays)
+def takes(*arrays):
+    """Whether loops can be compiled, and over these arrays: float32 or float64, and aligned."""
+    return available() and all(x.dtype in (np.float32, np.float64) and x.flags.aligned for x in arrays)
+
+
+def by_rows(run, *arrays):
+    """run(*arrays), in blocks of rows where there are threads to share them; the first array is [n T] or [n]."""
+    if num_threads() == 1:
+        run(*arrays)
+    else:
+        n, width = len(arrays[0]), arrays[0].shape[-1] if arrays[0].ndim > 1 else 1
+        by_blocks(lambda rows, _: run(*[a if a is None else a[rows] for a in arrays]), n, width)

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from backends.fused.compiled._loop import loop, plain
-from backends.fused.numpy._rows import by_blocks
-from backends.threads import num_threads
+from backends.fused.compiled._loop import by_rows, loop, plain
 
-__all__ = ["by_rows", "counts", "masked_sums", "scaled", "spread"]
+__all__ = ["counts", "masked_sums", "scaled", "spread"]
 
 
 @loop("x[n T], mask:bool[n T] -> total[n]", sums=True)
@@ -85,12 +83,3 @@ def _by_row(loop_of, x, of_row):
     out = np.empty(x.shape, of_row.dtype)
     by_rows(loop_of(of_row.dtype), plain(x), plain(of_row), out)
     return out
-
-
-def by_rows(run, *arrays):
-    """run(*arrays), in blocks of rows where there are threads to share them; the first array is [n T] or [n]."""
-    if num_threads() == 1:
-        run(*arrays)
-    else:
-        n, width = len(arrays[0]), arrays[0].shape[-1] if arrays[0].ndim > 1 else 1
-        by_blocks(lambda rows, _: run(*[a if a is None else a[rows] for a in arrays]), n, width)

@@ -5,8 +5,7 @@ The equations are those of backends/fused/numpy/layer_norm.py. Saved: the mean a
 
 import numpy as np
 
-from backends.fused.compiled._loop import loop, plain
-from backends.fused.compiled._masked import by_rows
+from backends.fused.compiled._loop import by_rows, loop, plain
 from backends.fused.numpy._rows import by_blocks, count_blocks, rows_of
 from backends.fused.numpy.layer_norm import READS_OUTPUT, supports
 

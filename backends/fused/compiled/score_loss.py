@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from backends.fused.compiled._loop import loop, plain
-from backends.fused.compiled._masked import by_rows, masked_sums, scaled, spread
+from backends.fused.compiled._loop import by_rows, loop, plain
+from backends.fused.compiled._masked import masked_sums, scaled, spread
 from backends.fused.numpy.score_loss import READS_OUTPUT, supports
 
 __all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]

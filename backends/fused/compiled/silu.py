@@ -9,8 +9,7 @@ Below e^-87 the exponential stays there: 1 + e^z is 1 all the same.
 import numba
 import numpy as np
 
-from backends.fused.compiled._loop import loop, plain
-from backends.fused.compiled._masked import by_rows
+from backends.fused.compiled._loop import by_rows, loop, plain
 
 __all__ = ["READS_OUTPUT", "forward", "supports", "vjp"]
 
@@ -41,13 +40,13 @@ def _exp(z):
     return p * a * b
 
 
-@loop("x[n] -> y[n]", fused=True)
+@loop("x[n] -> y[n]", fma=True)
 def _silu(x, y):
     for i in range(x.size):
         y[i] = x[i] / (_ONE + _exp(-x[i]))
 
 
-@loop("x[n], g[n] -> dx[n]", fused=True)
+@loop("x[n], g[n] -> dx[n]", fma=True)
 def _slope(x, g, dx):
     for i in range(x.size):
         s = _ONE / (_ONE + _exp(-x[i]))
