@@ -58,7 +58,9 @@ COMPILED = {
     id: f"backends.fused.compiled.{module}"
     for id, module in {
         "nn.layer_norm": "layer_norm",
+        "nn.rms_norm": "rms_norm",
         "nn.silu": "silu",
+        "nn.swiglu": "swiglu",
         "rl.clipped_surrogate": "clipped_surrogate",
         "rl.preference_margin": "preference_margin",
         "rl.score_loss": "score_loss",

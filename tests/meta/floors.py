@@ -26,7 +26,7 @@ ON_LOAD = {
     "array_api_strict": ("backends/*strict*",),
     "cupy": ("backends/*cupy*",),
     "cupyx": ("backends/*cupy*",),
-    "numba": ("backends/fused/compiled/silu*",),
+    "numba": tuple(f"backends/fused/compiled/{name}*" for name in ("_gates", "silu", "swiglu")),
     "mpi4py": (),
     "safetensors": (),
     "matplotlib": (),
