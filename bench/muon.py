@@ -86,7 +86,7 @@ CASES = [
     Case(
         "bf16",
         {"torch.optim.Muon bf16": torch_bf16, "ours": ours},
-        (Ratio(WORK, ("ours", "step"), ("torch.optim.Muon bf16", "step"), {1: 1.1}),),
+        (Ratio(WORK, ("ours", "step"), ("torch.optim.Muon bf16", "step"), {1: None}),),  # another work: only reported
         rounds=1,
         tolerance=None,
     ),
