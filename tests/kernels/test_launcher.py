@@ -199,6 +199,7 @@ def test_nothing_imports_cupy_as_it_loads():
 ], ids=["flash", "rms_norm", "rope", "cross_entropy", "varlen"])  # fmt: skip
 def test_the_engine_reaches_the_kernels(monkeypatch, function, tensors, args, options):
     """Through `fusable`, forward and backward, against the composite; NumPy arrays stand for CuPy's."""
+    monkeypatch.delitem(fused.COMPILED, function.id, raising=False)
     monkeypatch.setitem(fused.FORMS, (function.id, "numpy"), fused.FORMS[function.id, "cupy"])
     on_device = fusable(function.id, tensors=tensors)(function.composite)
     values = [np.random.default_rng(i).standard_normal(s).astype(F32) for i, s in enumerate(args)]
