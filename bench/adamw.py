@@ -22,7 +22,6 @@ def ours(shapes, threads, numpys=False):
     from backends.threads import threads as thread_count
 
     adamw_ = (adamw if numpys else steps).adamw_
-
     flat, gradient = arrays(shapes)
     m, v = np.zeros_like(flat), np.zeros_like(flat)
     count = iter(range(1, 10**9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -245,7 +246,12 @@ def test_one_changed_or_exchanged_value_is_seen_at_any_size_and_place(size):
                 out.backward()
 
 
-def test_exchanged_rows_are_seen():
+each_digest = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "passes"])
+
+
+@each_digest
+def test_exchanged_rows_are_seen(monkeypatch, compiled):
+    monkeypatch.setattr(sys.modules["autodiff.checkpoint"], "available", lambda: compiled)
     values = np.random.default_rng(3).standard_normal((4096, 128)).astype(np.float32)
     sums = {_checksum(values)}
     for distance in (1, 2, 16, 64, 1000, 1024, 2048, 4095):
@@ -253,6 +259,21 @@ def test_exchanged_rows_are_seen():
         other[[0, distance]] = other[[distance, 0]]
         sums.add(_checksum(other))
     assert len(sums) == 9
+
+
+@each_digest
+def test_exchanged_numbers_of_few_bits_are_seen(monkeypatch, compiled):
+    """1 and 4 differ in their highest bits alone, which products modulo 2^64 push out."""
+    monkeypatch.setattr(sys.modules["autodiff.checkpoint"], "available", lambda: compiled)
+    values = np.ones(2**18)
+    values[0] = 4.0
+    sums = {_checksum(values)}
+    distances = [2**k for k in range(18)]
+    for distance in distances:
+        other = values.copy()
+        other[[0, distance]] = other[[distance, 0]]
+        sums.add(_checksum(other))
+    assert len(sums) == 1 + len(distances)
 
 
 def test_unannounced_dropout_raises_also_when_it_drops_as_many():

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from autodiff import forms
+from autodiff import forms, fusable
 from autodiff.opaque import form_chosen
 from backends.fused import COMPILED, FORMS, find, find_compiled
-from backends.fused.compiled import _loop, _masked, adamw, digest, layer_norm, score_loss, silu
+from backends.fused.compiled import _loop, _masked, adamw, digest, layer_norm, rms_norm, score_loss, silu, swiglu
 from backends.fused.numpy.adamw import scalars
 from backends.threads import threads
 from ref.nn.silu import silu as silu_of_ref
@@ -31,8 +31,6 @@ def test_the_compiled_form_is_asked_first_and_the_others_on_demand(monkeypatch):
     for kind, module in (("fused", find("nn.silu", "numpy")), ("compiled", find_compiled("nn.silu", "numpy"))):
         was = module.forward
         monkeypatch.setattr(module, "forward", lambda x, kind=kind, was=was: (asked.append(kind), was(x))[1])
-    from autodiff import fusable
-
     again = fusable("nn.silu", tensors=("x",))(silu_of_ref.composite)  # forms are looked up once a function
     x = np.ones(3, np.float32)
     assert form_chosen() == "compiled"
@@ -74,21 +72,26 @@ def test_adamw_has_the_bits_of_its_equations(dtype):
         assert all(np.array_equal(a, b[start:stop]) for a, b in zip(found, wanted, strict=True))
 
 
-def test_silu_has_the_same_bits_wherever_an_element_lies():
-    x = np.linspace(-120, 120, 4099, dtype=np.float32)
-    whole, slope = silu.forward(x)[0], silu.vjp(x, None, (), (True,), x)[0]
+@pytest.mark.parametrize("form, inputs", [(silu, 1), (swiglu, 2)], ids=["silu", "swiglu"])
+def test_a_gate_has_the_same_bits_wherever_an_element_lies(form, inputs):
+    xs = np.linspace(-120, 120, 4099, dtype=np.float32), np.linspace(-1, 3, 4099, dtype=np.float32)
+
+    def run(start, stop):
+        parts = [x[start:stop] for x in xs[:inputs]]
+        return form.forward(*parts)[0], *form.vjp(xs[1][start:stop], None, (), (True,) * inputs, *parts)
+
+    whole = run(0, 4099)
     for start, stop in ((1, 4099), (5, 4000), (4090, 4099), (7, 8)):
-        part = x[start:stop]
-        assert np.array_equal(silu.forward(part)[0], whole[start:stop])
-        assert np.array_equal(silu.vjp(part, None, (), (True,), part)[0], slope[start:stop])
+        for a, b in zip(run(start, stop), whole, strict=True):
+            assert np.array_equal(a, b[start:stop])
 
 
-def test_silu_is_within_three_ulp_of_float64():
+def test_silu_is_within_two_ulp_of_float64():
     """The exponential errs by one ulp at most, 1 + e and the quotient by a half each; near e^88 it overflows late."""
     x = np.concatenate([np.linspace(-88.7, 88.7, 200_001), np.geomspace(1e-30, 1, 999)]).astype(np.float32)
     wide = x.astype(np.float64)
     wanted = wide / (1 + np.exp(-wide))
-    assert (abs(silu.forward(x)[0] - wanted) <= 3 * 2.0**-23 * abs(wanted)).all()
+    assert (abs(silu.forward(x)[0] - wanted) <= 2 * 2.0**-23 * abs(wanted)).all()
     far = silu.forward(np.array([-89, -1e4, 1e4, np.inf], np.float32))[0]
     assert np.array_equal(far, np.array([-0.0, -0.0, 1e4, np.inf], np.float32))
     assert np.isnan(silu.forward(np.array([np.nan], np.float32))[0]).all()
@@ -124,6 +127,8 @@ def test_threads_leave_the_bits_alone(dtype):
     def run():
         y, saved = layer_norm.forward(x, weight, bias)
         back = layer_norm.vjp(cotangent, y, saved, (True,) * 3, x, weight, bias)
+        z, (r,) = rms_norm.forward(x, weight)
+        back += z, r, *rms_norm.vjp(cotangent, z, (r,), (True,) * 2, x, weight)
         options = {"advantages": a, "mask": mask, "weights": weights, "old_log_probs": old, "low": 0.5, "high": 2.0}
         loss, kept = score_loss.forward(x, **options)
         slope = score_loss.vjp(dtype(1), loss, kept, (True,), x, **options)
@@ -153,7 +158,11 @@ def test_a_digest_sees_a_word_and_an_exchange():
     whole = [int(w) for w in words]
     rows = [sum(whole[i : i + width]) for i in range(0, n, width)]
     columns = [sum(whole[j::width]) for j in range(width)]
-    wanted = [sum(s * multiplier**k for k, s in enumerate(reversed(sums))) % 2**64 for sums in (rows, columns)]
+    wanted = [0, 0]
+    for k, sums in enumerate((rows, columns)):
+        for s in sums:
+            wanted[k] = (wanted[k] ^ s % 2**64) * multiplier % 2**64
+            wanted[k] ^= wanted[k] >> 32
     assert digest.digest(words) == np.array(wanted, np.uint64).tobytes()
 
     def exchanged(a, b):

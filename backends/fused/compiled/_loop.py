@@ -14,7 +14,7 @@ kept on disk beside its module.
 Conventions
   C1  A multiply and an add are two roundings, as in NumPy, and of `loop(fma=True)` alone one; either way an element
       has the same bits wherever it lies.
-  C2  Of `loop(sums=True)` alone a sum may be taken in another order, which the length of the loop decides.
+  C2  Of `loop(sums=True)` alone sums and products may be taken in another order, which the lengths of the loops decide.
 """
 
 import functools

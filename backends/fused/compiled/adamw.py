@@ -25,21 +25,7 @@ def _step(g, keep, rate, beta1, rest1, beta2, rest2, eps, p, m, v):
 
 
 def adamw_(param, grad, m, v, t, *, lr, beta1, beta2, eps, weight_decay):
-    """One step of AdamW; writes param, m and v.
-
-    Parameters
-    ----------
-    param, grad, m, v : float[n], or lists of such
-        Flat, contiguous, of one dtype; `grad` is only read.
-    t : int
-        Number of this step, from 1.
-    lr, beta1, beta2, eps, weight_decay : float
-
-    Raises
-    ------
-    ValueError
-        Arrays that are not flat, contiguous and of one length and dtype, lists of different lengths, or t < 1.
-    """
+    """backends.fused.numpy.adamw.adamw_ over aligned arrays of float32 or float64."""
     numbers = scalars(t, lr, beta1, beta2, eps, weight_decay)
 
     def kernel(p, g, mean, square):

@@ -44,11 +44,10 @@ def _weighed(x, mask, slope, total):
 def forward(log_probs, *, advantages, mask, weights, old_log_probs=None, low=None, high=None):
     """The loss, and the slope of every token."""
     dtype, of_token = log_probs.dtype, advantages.shape[1] > 1
+    scale = np.full(len(mask), -1, dtype) if of_token else np.where(mask.any(-1), -advantages[:, 0], dtype.type(0))
     if old_log_probs is None and not of_token:
-        scale = np.where(mask.any(-1), -advantages[:, 0], dtype.type(0))
         slope, total = mask, masked_sums(log_probs, mask)
     else:
-        scale = np.full(len(mask), -1, dtype) if of_token else np.where(mask.any(-1), -advantages[:, 0], dtype.type(0))
         slope, total = _slopes(log_probs, mask, advantages if of_token else None, old_log_probs, low, high)
     with np.errstate(all="ignore"):
         return np.asarray(np.dot(total * scale, weights)), (slope, scale)
